@@ -38,12 +38,11 @@ matrices: $(READY)
 # The two type checkers use one core each, so they run beside each other.
 COVERAGE := $(BIN)/python -m coverage
 
-# It takes more than twice as long as `make test`.
+# It takes more than twice as long as `make test`. The report is printed even if a test fails; then the command fails, too.
 coverage: $(READY)
 	$(COVERAGE) erase
-	$(COVERAGE) run -m pytest -q -n 3 --dist worksteal
-	$(COVERAGE) combine -q
-	$(COVERAGE) report
+	$(COVERAGE) run -m pytest -q -n 3 --dist worksteal; \
+		passed=$$?; $(COVERAGE) combine -q; $(COVERAGE) report && exit $$passed
 
 check: $(READY)
 	$(MAKE) --jobs=2 --output-sync=target --no-print-directory pyright mypy ruff imports

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 from sqlalchemy.sql.visitors import iterate
 
@@ -36,22 +37,25 @@ class Hidden:
         for part in path.split("."):
             synonym = owner.mapper.synonyms.get(part)
             name = part if synonym is None else synonym.name
-            hidden = self.of(owner)
-            if name in hidden:
+            if (owner.model, name) in self.columns:
                 return True
             if name not in owner.relationships:
-                return bool(hidden) and name not in owner.columns and self._computes(owner, name, hidden)
+                return name not in owner.columns and self._computes(owner, name)
             owner = traits_of(owner.relationships[name].mapper.class_)
         return False
 
-    @staticmethod
-    def _computes(owner: Traits[object], name: str, hidden: frozenset[str]) -> bool:
-        expression = owner.public_expression(name)
+    def _computes(self, owner: Traits[object], name: str) -> bool:
+        """Whether an expression reads a hidden column of any of the classes, also under an alias of its table."""
+        expression = owner.public_expression(name) if self._read else None
         if expression is None:
             return False
-        columns = {owner.columns[each] for each in hidden if each in owner.columns}
-        tables = {(column.table, column.key) for column in columns if hasattr(column, "table")}
-        return any((getattr(each, "table", None), getattr(each, "key", None)) in tables for each in iterate(expression))
+        return any(not self._read.isdisjoint(getattr(part, "base_columns", ())) for part in iterate(expression))
+
+    @cached_property
+    def _read(self) -> frozenset[object]:
+        """The hidden columns as expressions have them."""
+        attributes = (traits_of(model).mapper.column_attrs[name] for model, name in self.columns)
+        return frozenset(column for each in attributes for column in each.columns)
 
 
 NOTHING = Hidden()

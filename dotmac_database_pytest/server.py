@@ -82,7 +82,11 @@ class PostgresServer:
             ensure_user_exists(ACCOUNT)
             shutil.chown(self.folder, ACCOUNT)
             self._account = ACCOUNT
-        self.run("initdb", "-D", str(self.data), "-U", "postgres", "--auth=trust", "--encoding=utf8", "--no-sync")
+        try:
+            self.run("initdb", "-D", str(self.data), "-U", "postgres", "--auth=trust", "--encoding=utf8", "--no-sync")
+        except BaseException:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            raise
 
     @property
     def data(self) -> Path:

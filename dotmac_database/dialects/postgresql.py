@@ -74,6 +74,11 @@ class _TextWithoutLength(TypeDecorator[str]):
         return self.item.bind_processor(dialect)
 
 
+def decorated(item: TypeEngine[Any]) -> TypeEngine[Any]:
+    """The user's type for the items of an array, which is hidden in one that has no length; else ``item`` itself."""
+    return item.item if isinstance(item, _TextWithoutLength) else item
+
+
 def _item(type_: TypeEngine[Any]) -> TypeEngine[Any]:
     """The type of the items of an array. A text type loses its length: a cast to VARCHAR(5)[] would truncate texts."""
     plain = underlying(type_, Postgresql.types)

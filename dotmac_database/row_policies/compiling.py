@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.sql import operators
 from sqlalchemy.types import TypeEngine
 
-from ..dialects.postgresql import Postgresql
+from ..dialects.postgresql import Postgresql, decorated
 from ..errors import DatabaseError, PolicyNotExpressibleError
 from ..models.traits import Traits
 from ..policies.rights import Rule
@@ -31,6 +31,9 @@ from .forms import Form, is_known, quoted_text
 
 Untyped: TypeAlias = Any
 """A part of SQLAlchemy's compilers, which are not typed, or a parameter of a class that can be any."""
+
+
+_UNLIKE = "compares it with columns of two types that have one name and convert values differently"
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,7 @@ class _Compiler(PGCompiler):
         """Render a value (called by SQLAlchemy)."""
         type_: TypeEngine[Untyped] = bindparam.type
         if isinstance(type_, ARRAY):
-            return self._value(bindparam.value, type_.item_type, is_list=True)
+            return self._value(bindparam.value, decorated(type_.item_type), is_list=True)
         return self._value(bindparam.value, type_, is_list=False)
 
     def _value(self, value: object, type_: TypeEngine[Untyped], *, is_list: bool) -> str:
@@ -99,7 +102,8 @@ class _Compiler(PGCompiler):
         form = Form(type_, is_list)
         if isinstance(symbol, ActorValue):
             reading = Reading(path_of(symbol), form, exactly)
-            self.readings[reading.key] = reading
+            if not form.writes_like(self.readings.setdefault(reading.key, reading).form):
+                refuse_value(symbol, _UNLIKE)
             return _cast(actor_sql(quoted_text(reading.key), signed=self._signed), form)
         for each in value if isinstance(value, (list, tuple)) else ():
             if isinstance(each, ActorValue):
@@ -221,6 +225,14 @@ def _compiled(condition: ColumnElement[bool], table: Untyped, signed: bool) -> C
     return Compiled(text[len(start) :], whole.readings, whole.tables)
 
 
-def union(many: Iterable[Compiled]) -> dict[str, Reading]:
-    """All values that some conditions read, by their key."""
-    return {key: reading for each in many for key, reading in each.readings.items()}
+def union(many: Iterable[Mapping[str, Reading]]) -> dict[str, Reading]:
+    """All values that several conditions read, by their key.
+
+    Raises `PolicyNotExpressibleError` if two have the same key, and their types do not write the same texts.
+    """
+    known: dict[str, Reading] = {}
+    for readings in many:
+        for key, reading in readings.items():
+            if not reading.form.writes_like(known.setdefault(key, reading).form):
+                raise PolicyNotExpressibleError(f"{key}: a policy {_UNLIKE}.", field="policies")
+    return known

@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ARRAY, DateTime, Double, Enum, Float, Interval, Numeric, String, Time
-from sqlalchemy.types import NullType, TypeEngine
+from sqlalchemy.types import NullType, TypeDecorator, TypeEngine
 
 from ..dialects.postgresql import Postgresql
 from ..dialects.spans import bound_by
@@ -50,6 +50,10 @@ class Form:
             named.append(plain.enum_class.__name__ if has_class else type(self.type).__name__)  # type: ignore[attr-defined]  # see above
         return "".join(f"::{each}" for each in named)
 
+    def writes_like(self, other: Form) -> bool:
+        """Whether another form of the same `name` writes the same texts, whatever the values are."""
+        return _conversion(self.type) == _conversion(other.type)
+
     def text(self, value: object) -> str | None:
         """The text for a value; None for None, and for a value that no value of the column can equal."""
         if self.is_list:
@@ -63,10 +67,20 @@ class Form:
         if value is None:
             return None
         try:
-            value = comparer(self.type, _TYPES)(value)
-        except ValueError:
+            bound = bound_by(self.type, _TYPES)(comparer(self.type, _TYPES)(value))
+        except Exception:  # noqa: BLE001 - a type of the user's can raise anything for a value of another type
             return None
-        return _text(bound_by(self.type, _TYPES)(value))
+        return _text(bound)
+
+
+def _conversion(type_: TypeEngine[Any]) -> tuple[object, ...]:
+    """What a type converts values by: its class, and the state that the user's own type has."""
+    if isinstance(type_, Enum):
+        return type_.enum_class, *type_.enums
+    if not isinstance(type_, TypeDecorator):
+        return ()
+    state = {name: each for name, each in vars(type_).items() if name != "impl" and not hasattr(TypeDecorator, name)}
+    return type(type_), state, *_conversion(type_.impl_instance)
 
 
 def _type_name(type_: TypeEngine[Any]) -> str | None:

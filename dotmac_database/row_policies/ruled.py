@@ -19,7 +19,7 @@ from ..policies.watching import called
 from ..tenancy.rls.policies import across_tenants, quoted
 from ..tenancy.rls.row_policies import RowPolicy
 from ..tenancy.rls.signature import actor_sql
-from .compiling import Compiled, Reading, compiled
+from .compiling import Compiled, Reading, compiled, union
 from .forms import quoted_text
 
 RIGHT = "right"
@@ -96,7 +96,7 @@ class RuledTable:
     @property
     def readings(self) -> Mapping[str, Reading]:
         """The values of the actor that the policies read."""
-        return {key: reading for each in self._rules.all for key, reading in each.readings.items()}
+        return union(each.readings for each in self._rules.all)
 
     def reads(self, *, only_select: bool = False) -> dict[str, Mapping[Table, bool]]:
         """The tables that the rules' subselects read, by right: see `Compiled.tables`."""

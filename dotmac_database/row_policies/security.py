@@ -19,6 +19,7 @@ from ..tenancy.rls.row_policies import RowPolicy
 from ..tenancy.rls.signature import ACTOR_SETTING, Secret
 from ..tenancy.rls.verification import Finding, Plan
 from .announcing import actor_settings
+from .compiling import union
 from .related import check_related
 from .ruled import RuledTable, ruled_tables
 
@@ -76,6 +77,7 @@ class RowLevelSecurity(TenantRowLevelSecurity):
                 )
             _ = each.policies
         check_related(ruled)
+        union(each.readings for each in ruled.values())  # each value that is announced has one form
         return ruled
 
     def create_statements(self) -> list[str]:
@@ -101,7 +103,7 @@ class RowLevelSecurity(TenantRowLevelSecurity):
         """The settings of a guarded session's transactions beside those of the tenant, which ``tenant()`` returns."""
         if not self._ruled:
             return ()
-        readings = {key: reading for each in self._ruled.values() for key, reading in each.readings.items()}
+        readings = union(each.readings for each in self._ruled.values())
         with_rights = any(each.announces_deletion for each in self._ruled.values())
         return (actor_settings(session, tenant, readings, self.signer, with_rights=with_rights),)
 

@@ -518,6 +518,11 @@ def nested(levels: int, opening: str, closing: str) -> str:
 @pytest.mark.parametrize("brackets", [('{"a":', "}"), ("[", "]")])
 @pytest.mark.parametrize("levels", [65, 255, 900, 5_000, 100_000])
 def test_a_body_nests_only_so_deep(shared: Api, brackets: tuple[str, str], levels: int) -> None:
+    """The repository refuses what Python's parser has read, and names the field.
+
+    The parser reads as many levels as there are frames left on the stack, of 1,000. So whether it reads 900 levels
+    depends on the frames below the app, such as those of a middleware or of a tracer. Each way, the answer is a 422.
+    """
     made = shared.post("/crud", tenant="a", json={"name": "x"}).json()["id"]
     value = nested(levels, *brackets)
     headers = {"content-type": "application/json"}
@@ -526,7 +531,7 @@ def test_a_body_nests_only_so_deep(shared: Api, brackets: tuple[str, str], level
             answer = shared.request(method, path, tenant="a", content=body, headers=headers)
             assert answer.status_code == 422, answer.text[:300]
             assert answer.headers["content-type"] == "application/problem+json"
-            if levels < 1_000 and "settings" in body:
+            if levels < 500 and "settings" in body:
                 assert answer.json()["fields"] == ["settings"]
     assert [row["settings"] for row in shared.get("/crud", tenant="a").json()["items"]] == [None]
 

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from fastapi import Depends, HTTPException
 from pydantic import BaseModel
 
-from dotmac_database import AsyncTenantRepository, idempotency_metadata
+from dotmac_database import AsyncTenantRepository, DatabaseUnavailableError, idempotency_metadata
 from dotmac_database_fastapi import OPERATIONS, crud_router
 from tests.conftest import counted
 from tests.fastapi.conftest import Api
@@ -206,6 +206,24 @@ def test_a_refused_row_is_named_and_nothing_is_written(world: World, api: Api, n
     assert answer.json().get("fields", []) == fields.split()
     assert stored(world.owner) == before
     assert api.get("/orders/1", tenant="a").status_code == 200
+
+
+def test_if_the_refused_row_cant_be_looked_for_the_first_error_is_the_answer(world: World, api: Api) -> None:
+    """The connection is lost after the statement that was refused."""
+    engine = api.app.state.plugin.database.async_engine.sync_engine
+
+    def lost(*_: Any) -> None:
+        raise DatabaseUnavailableError("The connection is lost.")
+
+    before = stored(world.owner)
+    sa.event.listen(engine, "savepoint", lost)
+    try:
+        answer = post(api, [*numbers(4), {"number": "other"}, {"number": "n5"}])
+    finally:
+        sa.event.remove(engine, "savepoint", lost)
+    assert (answer.status_code, answer.json()["fields"], answer.json().get("index")) == (409, ["number"], None)
+    assert stored(world.owner) == before
+    assert post(api, numbers(2)).status_code == 201
 
 
 class TestStatements:

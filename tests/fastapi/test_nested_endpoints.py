@@ -114,6 +114,14 @@ def test_a_client_may_prefer_no_body(world: World, api: Api) -> None:
     assert len(stored(world.owner).tables["item_lines"]) == 3
 
 
+def test_a_child_that_the_repository_refuses_is_named(world: World, api: Api) -> None:
+    """A schema of the user's leaves the check of a text to the repository."""
+    before = stored(world.owner)
+    answer = post(api, "/own", lines=[{"sku": "x"}, {"sku": "a\0b"}])
+    assert (answer.status_code, answer.json()["fields"], answer.json()["index"]) == (422, ["lines.sku"], 1)
+    assert stored(world.owner) == before
+
+
 REFUSED: dict[str, tuple[int, Any, int | None, list[str], Any]] = {
     "twice": (409, 2, None, ["lines.sku"], {"lines": [{"sku": "x"}, {"sku": "y"}, {"sku": "x"}]}),
     "check": (409, 1, None, ["lines"], {"lines": [{"sku": "x"}, {"sku": "y", "quantity": 0}]}),

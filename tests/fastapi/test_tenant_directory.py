@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 from fastapi import Depends, FastAPI
 from sqlalchemy import event
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from dotmac_database import DatabaseUnavailableError, ValidationError
+from dotmac_database import (
+    ALL_TENANTS,
+    Database,
+    DatabaseUnavailableError,
+    ValidationError,
+    create_async_repository,
+    create_repository,
+)
 from dotmac_database_fastapi import (
     DatabasePlugin,
+    PluginError,
     SuspendedTenantError,
     TenantDirectory,
     UnknownTenantError,
@@ -23,7 +33,7 @@ from dotmac_database_fastapi import (
 )
 from dotmac_database_fastapi.tenant_states import TenantState, TenantStates
 from tests.conftest import counted
-from tests.fastapi.conftest import Api, checked_out
+from tests.fastapi.conftest import Api, MakePlugin, checked_out
 from tests.fastapi.job_models import KINDS, RLS, Order, Tenant, database_of
 
 NDJSON = {"accept": "application/x-ndjson"}
@@ -193,6 +203,134 @@ def test_a_database_that_is_down_is_a_503_and_is_not_remembered(served: Served) 
     assert [served.api.get("/orders", tenant=name).status_code for name in ("globex", "nobody")] == [503, 503]
     event.remove(served.engine, "before_cursor_execute", broken)
     assert [served.api.get("/orders", tenant=name).status_code for name in ("globex", "nobody")] == [200, 404]
+
+
+CHECKED: dict[Any, type[Exception] | None] = {
+    "acme": None,
+    "globex": None,
+    None: None,
+    ALL_TENANTS: None,
+    "asleep": SuspendedTenantError,
+    "gone": UnknownTenantError,
+    "nobody": UnknownTenantError,
+}
+
+
+@pytest.mark.parametrize("kind", ["async", "sync"])
+@pytest.mark.parametrize("tenant", CHECKED)
+def test_work_that_takes_long_is_refused_like_a_request(served: Served, kind: str, tenant: Any) -> None:
+    plugin, directory = served.plugin, served.directory
+    engine = served.engine if kind == "async" else plugin.database.engine
+
+    async def work() -> Any:
+        async with plugin.session(tenant) as session:
+            await directory.check(session)
+            found = tenant and await create_async_repository(session, Order, tenant).count()
+            await directory.check(session)  # the state is remembered, so no second connection is needed
+            return found
+
+    def sync_work() -> Any:
+        with plugin.sync_session(tenant) as session:
+            directory.sync_check(session)
+            found = tenant and create_repository(session, Order, tenant).count()
+            directory.sync_check(session)
+            return found
+
+    refused = CHECKED[tenant]
+    with counted(engine) as sent, nullcontext() if refused is None else pytest.raises(refused):
+        found = served.api.run(work()) if kind == "async" else sync_work()
+        assert found == {None: None, ALL_TENANTS: 6}.get(tenant, 2)
+    assert sum("job_tenants" in each for each in sent) == (0 if tenant in (None, ALL_TENANTS) else 1)
+    assert sum("job_orders" in each for each in sent) == (1 if tenant and refused is None else 0)
+    plugin.database.dispose()
+
+
+@pytest.mark.parametrize("kind", ["async", "sync"])
+def test_a_tenant_that_is_suspended_meanwhile_works_no_further(served: Served, kind: str) -> None:
+    plugin, directory = served.plugin, served.directory
+
+    async def suspend() -> None:
+        async with plugin.session() as session:
+            await directory.suspend(session, "acme")
+
+    async def work() -> None:
+        async with plugin.session("acme") as session:
+            await directory.check(session)
+            await suspend()
+            await directory.check(session)
+
+    def sync_work() -> None:
+        with plugin.sync_session("acme") as session:
+            directory.sync_check(session)
+            served.api.run(suspend())
+            directory.sync_check(session)
+
+    with pytest.raises(SuspendedTenantError):
+        served.api.run(work()) if kind == "async" else sync_work()
+    plugin.database.dispose()
+
+
+def test_a_session_of_no_plugin_has_no_tenant_to_check(served: Served) -> None:
+    database = served.plugin.database
+    with database.sessions() as session, pytest.raises(PluginError, match="session of a DatabasePlugin"):
+        served.directory.sync_check(session)
+    with pytest.raises(PluginError, match="session of a DatabasePlugin"):
+        served.api.run(served.directory.check(database.async_sessions()))
+
+
+class Numbered(DeclarativeBase):
+    """Tables whose tenants are numbers."""
+
+
+class Firm(Numbered):
+    __tablename__ = "directory_firms"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    is_active: Mapped[bool]
+
+
+class Share(Numbered):
+    __tablename__ = "directory_shares"
+
+    firm: Mapped[int] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    is_active: Mapped[bool]
+
+
+@pytest.fixture(scope="module")
+def tables() -> Any:
+    return Numbered.metadata
+
+
+@pytest.mark.parametrize("kind", ["async", "sync"])
+def test_a_name_that_no_number_has_is_that_of_no_tenant(
+    database: Database, make_plugin: MakePlugin, runner: asyncio.Runner, kind: str
+) -> None:
+    with database.sessions() as session:
+        session.add_all([Firm(id=1, is_active=True), Firm(id=2, is_active=False)])
+        session.commit()
+    directory = TenantDirectory(Firm)
+    states = directory.states_of(make_plugin(tenant=directory.active(tenant_from_header())).source)
+
+    def check(tenant: Any) -> None:
+        runner.run(states.check(tenant)) if kind == "async" else states.sync_check(tenant)
+
+    check(1)
+    check("1")
+    for tenant, refused in {
+        2: SuspendedTenantError, "2": SuspendedTenantError, 3: UnknownTenantError, "acme": UnknownTenantError,
+        "": UnknownTenantError, "1.5": UnknownTenantError, 10**30: UnknownTenantError,
+    }.items():  # fmt: skip
+        with pytest.raises(refused):
+            check(tenant)
+    with pytest.raises(ValidationError, match="can't be a list"):
+        check(["1"])
+
+
+def test_a_directory_needs_one_column_with_the_name() -> None:
+    with pytest.raises(ValidationError, match="no primary key of one column"):
+        TenantDirectory(Share)
+    TenantDirectory(Share, name="number")
 
 
 def test_the_document_has_the_problems_and_the_header(served: Served) -> None:
