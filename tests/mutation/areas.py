@@ -15,11 +15,10 @@ class Area(NamedTuple):
     tests: str
 
 
-ORDERED = "tests/integration/test_ordering.py tests/integration/test_page.py tests/integration/test_search_and_case.py"
-
 AREAS = {
     "cursors": Area(
-        "paging/cursors.py", "tests/property/test_cursors.py -k 'not forged_place and not ten_thousand and not the_helper'"
+        "paging/cursors.py",
+        "tests/property/test_cursors.py -k 'not forged_place and not ten_thousand and not the_helper'",
     ),
-    "keyset": Area("statements/keyset.py", ORDERED),
+    "keyset": Area("statements/keyset.py", "tests/integration/test_keyset.py"),
 }
