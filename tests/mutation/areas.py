@@ -21,4 +21,5 @@ AREAS = {
         "tests/property/test_cursors.py -k 'not forged_place and not ten_thousand and not the_helper'",
     ),
     "keyset": Area("statements/keyset.py", "tests/integration/test_keyset.py"),
+    "filters": Area("statements/filters.py", "tests/unit/test_filters.py tests/unit/test_statements.py"),
 }
