@@ -145,3 +145,9 @@ def test_only_what_can_be_null_says_where_its_nulls_are() -> None:
     order = [Term(A, *UP_NULLS_LAST), Term(B, *DOWN_NULLS_FIRST), Term(X, *UP), Term(Y, *DOWN)]
     texts = ["places.a ASC NULLS LAST", "places.b DESC NULLS FIRST", "places.x ASC", "places.y DESC"]
     assert [str(each) for each in order_by(order)] == texts
+
+
+@pytest.mark.parametrize("number", [0, 1, 3])
+def test_a_place_has_a_value_for_each_term(number: int) -> None:
+    with pytest.raises(ValueError, match="zip"):
+        after([Term(X, *UP), Term(Y, *UP)], [literal(1)] * number)
