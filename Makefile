@@ -12,7 +12,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --ed
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: example test docs docs-build screenshot matrices coverage check ruff mypy pyright imports
-.PHONY: bench bench-conditions bench-growth outbox-kills transfer-kills clean
+.PHONY: bench bench-conditions bench-growth outbox-kills transfer-kills mutation clean
 
 example: $(EXAMPLE)
 	@$(BIN)/python -m example_app $(if $(PORT),--port $(PORT))
@@ -65,6 +65,10 @@ transfer-kills: $(READY)
 
 outbox-kills: $(READY)
 	$(BIN)/python -m tests.outbox.kills 10000 20
+
+# AREA="cursors keyset" chooses the areas of tests/mutation/areas.py, JOBS=1 how many mutants are tested at a time.
+mutation: $(READY)
+	$(BIN)/nox -s mutation -- $(if $(JOBS),--jobs $(JOBS)) $(AREA)
 
 bench: $(VENV)/.peers
 	$(BIN)/python -m benchmarks

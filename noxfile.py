@@ -112,6 +112,13 @@ def ways(session: nox.Session, switch: str) -> None:
     session.run(f"{os.getcwd()}/.venv/bin/python", *PYTEST[1:], switch, *session.posargs, external=True)
 
 
+@nox.session(python="3.11")
+def mutation(session: nox.Session) -> None:
+    """Change the code in one place at a time, and expect a failing test: all areas, or those that are named."""
+    session.install("--editable", ".[dev]", "mutmut>=3.8,<3.9")
+    session.run("python", "-m", "tests.mutation", *session.posargs)
+
+
 @nox.session(name="oldest-in-ci", python="3.11")
 def oldest_in_ci(session: nox.Session) -> None:
     """Run `DEPENDING_ON_LIBRARIES` on the oldest libraries that pyproject.toml allows.

@@ -58,8 +58,9 @@ def after(
 
     ``values`` are parameters; None means that the position has NULL for this term.
     """
+    pairs = list(zip(terms, values, strict=True))
     not_null = [value for value in values if value is not None]
-    comparable = [value is not None and _no_null_follows(term) for term, value in zip(terms, values, strict=True)]
+    comparable = [value is not None and _no_null_follows(term) for term, value in pairs]
     if all(comparable) and len({term.descending for term in terms}) == 1:
         row = tuple_(*(term.expression for term in terms)) if len(terms) > 1 else terms[0].expression
         position = tuple_(*not_null) if len(terms) > 1 else not_null[0]
@@ -67,7 +68,7 @@ def after(
             return row <= position if inclusive else row < position
         return row >= position if inclusive else row > position
     condition: ColumnElement[bool] = true() if inclusive else false()
-    for term, value in zip(reversed(terms), reversed(values), strict=True):
+    for term, value in reversed(pairs):
         condition = or_(_beyond(term, value), and_(_same(term, value), condition))
     first = terms[0].expression
     if comparable[0] and not isinstance(first, ScalarSelect):

@@ -1,0 +1,25 @@
+"""The areas of the mutation tests: which modules are mutated, and which tests must notice."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Area(NamedTuple):
+    """``modules`` are files below ``dotmac_database``, separated by spaces; ``tests`` are arguments of pytest.
+
+    The tests decide how long a run takes: each mutant that survives costs all that reach its function.
+    """
+
+    modules: str
+    tests: str
+
+
+AREAS = {
+    "cursors": Area(
+        "paging/cursors.py",
+        "tests/property/test_cursors.py -k 'not forged_place and not ten_thousand and not the_helper'",
+    ),
+    "keyset": Area("statements/keyset.py", "tests/integration/test_keyset.py"),
+    "filters": Area("statements/filters.py", "tests/unit/test_filters.py tests/unit/test_statements.py"),
+}
