@@ -38,6 +38,15 @@ def _attached(session: Session, **changes: Any) -> Account:
     return entity
 
 
+def _attached_shared(session: Session) -> None:
+    """A row of a class that no tenant owns is not checked, and needs no tenant."""
+    key = session.scalars(select(Catalogue.id)).first()
+    entity = _forged(Catalogue, id=key, name="old")
+    session.add(entity)
+    entity.name = "new"
+    session.flush()
+
+
 def _flush(session: Session, *entities: Any) -> None:
     session.add_all(entities)
     session.flush()
@@ -323,6 +332,11 @@ QUIET: dict[str, Write] = {
     "insert stamped": lambda s: s.execute(insert(Account), [{"name": "x"}, {"name": "y"}]),
     "insert stamped by a parameter": lambda s: s.execute(insert(Account), {"name": "x"}),
     "add stamped": lambda s: _flush(s, Account(name="new"), Dog(name="new", tricks="new"), Gadget(name="new")),
+    "add beside a shared row": lambda s: _flush(s, Catalogue(name="x"), Account(name="new")),
+    "change an attached shared row": _attached_shared,
+    "attached and gone again": lambda s: (s.expunge(_attached(s)), _flush(s, Account(name="new"))),
+    "update of a shared class": lambda s: s.execute(update(Catalogue).values(name="new")),
+    "bulk update names the own tenant": lambda s: s.execute(update(Account), [{"id": 1, "tenant_id": "a"}]),
     "bulk update": lambda s: s.execute(update(Account), [{"id": 1, "name": "x"}, {"id": 3, "name": "y"}]),
     "bulk update of a child": lambda s: s.execute(update(Dog), [{"id": 11, "tricks": "x", "name": "y"}]),
     "own flush": lambda s: (setattr(s.get(Account, 1), "name", "x"), s.flush()),
