@@ -69,3 +69,18 @@ def test_each_verdict_but_one_raises(verdict: Verdict) -> None:
         return
     with pytest.raises(ERRORS[verdict]):
         ruling.enforce()
+
+
+SUBJECTS = [
+    (StatementFacts(False, False, table="accounts", confinement=KnownTenant.UNBOUND), ["The table 'accounts'"]),
+    (StatementFacts(False, False, text="Raw SQL"), ["Raw SQL"]),
+    (StatementFacts(True, False, unknown="A hint"), ["A hint", "unscoped("]),
+    (StatementFacts(True, False, table="accounts", confinement=KnownTenant.OWN), ["The table 'accounts'"]),
+    (StatementFacts(True, True, text="Raw SQL", unsafe="a DO"), ["Raw SQL", "a DO", "secret="]),
+]
+
+
+@pytest.mark.parametrize(("sent", "words"), SUBJECTS)
+def test_an_error_names_the_part_that_it_is_about(sent: StatementFacts, words: list[str]) -> None:
+    message = str(judge(sent).error())
+    assert [word for word in words if word not in message] == []

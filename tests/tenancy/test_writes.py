@@ -38,6 +38,15 @@ def _attached(session: Session, **changes: Any) -> Account:
     return entity
 
 
+def _attached_shared(session: Session) -> None:
+    """A row of a class that no tenant owns is not checked, and needs no tenant."""
+    key = session.scalars(select(Catalogue.id)).first()
+    entity = _forged(Catalogue, id=key, name="old")
+    session.add(entity)
+    entity.name = "new"
+    session.flush()
+
+
 def _flush(session: Session, *entities: Any) -> None:
     session.add_all(entities)
     session.flush()
@@ -84,12 +93,17 @@ def _listener(session: Session) -> None:
         event.remove(session, "after_flush", after_flush)
 
 
-def _upsert(session: Session, **changes: Any) -> Any:
+def _insert(session: Session, key: int) -> Any:
     made = (postgresql if session.get_bind().dialect.name == "postgresql" else sqlite).insert(Account)
+    return made.values(id=key, tenant_id="a", name="changed", is_deleted=False)
+
+
+def _upsert(session: Session, key: int = 2, where: Any = None, **changes: Any) -> Any:
+    """An upsert. A change that is a function gets the row that could not be inserted (``excluded``)."""
+    made = _insert(session, key)
+    values = {name: value(made.excluded) if callable(value) else value for name, value in changes.items()}
     return session.execute(
-        made.values(id=2, tenant_id="a", name="changed", is_deleted=False).on_conflict_do_update(
-            index_elements=["id"], set_={"name": "changed", **changes}
-        )
+        made.on_conflict_do_update(index_elements=["id"], set_={"name": "changed", **values}, where=where)
     )
 
 
@@ -176,6 +190,8 @@ REFUSED: dict[str, Write] = {
     "many values name another": lambda s: s.execute(
         insert(Account).values([{"tenant_id": "a", "name": "x"}, {"tenant_id": "b", "name": "x"}])
     ),
+    "many values name nobody": lambda s: s.execute(insert(Account).values([{"name": "x"}, {"name": "y"}])),
+    "many values by position": lambda s: s.execute(insert(Account).values([(9, "a"), (10, "b")])),
     "insert nobody": lambda s: s.execute(insert(Account).values(tenant_id=None, name="x")),
     "insert from select": lambda s: s.execute(
         insert(Note).from_select(["tenant_id", "title"], select(literal("b"), Account.name))
@@ -184,7 +200,22 @@ REFUSED: dict[str, Write] = {
     "insert by expression": lambda s: s.execute(
         insert(Account).values(tenant_id=select(Label.name).where(Label.id == 1).scalar_subquery(), name="x")
     ),
+    "insert from select of a shared class": lambda s: s.execute(
+        insert(Note).from_select(["tenant_id", "title"], select(Catalogue.name, Catalogue.name))
+    ),
+    "insert from select of another column": lambda s: s.execute(
+        insert(Note).from_select(["tenant_id", "title"], select(Account.name, Account.name))
+    ),
+    "insert from select of a core table": lambda s: s.execute(
+        insert(Note).from_select(
+            ["tenant_id", "title"], select(*[Account.__table__.c[n] for n in ("tenant_id", "name")])
+        )
+    ),
     "upsert gives away": lambda s: _upsert(s, tenant_id="b"),
+    "upsert gives an own row away": lambda s: _upsert(s, key=1, tenant_id="b"),
+    "upsert gives away by parameter": lambda s: _upsert(s, key=1, tenant_id=literal("b")),
+    "upsert gives away by another column": lambda s: _upsert(s, key=1, tenant_id=lambda excluded: excluded.name),
+    "upsert gives away by the row's column": lambda s: _upsert(s, key=1, tenant_id=Account.name),
     "bulk insert mappings": lambda s: s.bulk_insert_mappings(Account, [{"tenant_id": "b", "name": "x"}]),
     "bulk update mappings": lambda s: s.bulk_update_mappings(Account, [{"id": 2, "name": "changed"}]),
     "bulk save objects": lambda s: s.bulk_save_objects([Account(tenant_id="b", name="x")]),
@@ -283,6 +314,8 @@ QUIET: dict[str, Write] = {
     "legacy delete": lambda s: s.query(Gadget).delete(),
     "update returning": lambda s: s.execute(update(Account).values(name="changed").returning(Account.name)).all(),
     "upsert": _upsert,
+    "upsert with a condition": lambda s: _upsert(s, where=Account.name.is_not(None)),
+    "insert unless it exists": lambda s: s.execute(_insert(s, 2).on_conflict_do_nothing()),
     "update from another": lambda s: s.execute(
         update(Account).values(name=Note.title).where(Note.title.like("%secret%"), Account.id != 2)
     ),
@@ -297,7 +330,13 @@ QUIET: dict[str, Write] = {
     ),
     "insert returning": lambda s: s.scalars(insert(Account).values(name="new").returning(Account)).all(),
     "insert stamped": lambda s: s.execute(insert(Account), [{"name": "x"}, {"name": "y"}]),
+    "insert stamped by a parameter": lambda s: s.execute(insert(Account), {"name": "x"}),
     "add stamped": lambda s: _flush(s, Account(name="new"), Dog(name="new", tricks="new"), Gadget(name="new")),
+    "add beside a shared row": lambda s: _flush(s, Catalogue(name="x"), Account(name="new")),
+    "change an attached shared row": _attached_shared,
+    "attached and gone again": lambda s: (s.expunge(_attached(s)), _flush(s, Account(name="new"))),
+    "update of a shared class": lambda s: s.execute(update(Catalogue).values(name="new")),
+    "bulk update names the own tenant": lambda s: s.execute(update(Account), [{"id": 1, "tenant_id": "a"}]),
     "bulk update": lambda s: s.execute(update(Account), [{"id": 1, "name": "x"}, {"id": 3, "name": "y"}]),
     "bulk update of a child": lambda s: s.execute(update(Dog), [{"id": 11, "tricks": "x", "name": "y"}]),
     "own flush": lambda s: (setattr(s.get(Account, 1), "name", "x"), s.flush()),
@@ -338,6 +377,29 @@ def test_a_write_changes_the_tenants_own_rows(guarded: Guarded) -> None:
         return changed, children, removed, sorted(s.scalars(select(Gadget.name)))
 
     assert guarded.run(session, work) == (2, 1, 1, ["x", "y", "z"])
+
+
+SAME_TENANT: dict[str, Any] = {
+    "plain": "a",
+    "parameter": literal("a"),
+    "excluded": lambda excluded: excluded.tenant_id,
+}
+
+
+@pytest.mark.parametrize("name", SAME_TENANT)
+def test_an_upsert_can_set_the_tenant_that_the_row_has(guarded: Guarded, name: str) -> None:
+    session = guarded.session()
+    bind_tenant(session, "a")
+    guarded.run(session, lambda s: _upsert(s, key=1, tenant_id=SAME_TENANT[name]))
+    assert guarded.run(session, lambda s: s.scalar(select(Account.name).where(Account.id == 1))) == "changed"
+
+
+def test_an_upsert_keeps_its_own_condition(guarded: Guarded) -> None:
+    """The tenant's condition is added to it, and does not replace it."""
+    session = guarded.session()
+    bind_tenant(session, "a")
+    guarded.run(session, lambda s: _upsert(s, key=1, where=Account.name == "no such name"))
+    assert guarded.run(session, lambda s: s.scalar(select(Account.name).where(Account.id == 1))) != "changed"
 
 
 def test_a_merge_of_a_foreign_key_changes_nothing(guarded: Guarded) -> None:
