@@ -167,6 +167,17 @@ def test_a_block_inside_is_a_savepoint(world: Any) -> None:
     assert world.names() == ["a", "d", "e"]
 
 
+def test_a_swallowed_error_dooms_the_savepoint_and_not_the_outer_block(world: Any) -> None:
+    with world.session() as session, world.transaction(session):
+        world.add(session, "a")
+        with pytest.raises(TransactionError, match="earlier error has ended the savepoint"), world.transaction(session):
+            world.add(session, "b")
+            with pytest.raises(exc.IntegrityError):
+                world.add(session, "b")
+        world.add(session, "c")
+    assert world.names() == ["a", "c"]
+
+
 def test_the_outer_block_undoes_released_savepoints(world: Any) -> None:
     with world.session() as session, pytest.raises(MineError), world.transaction(session):
         with world.transaction(session):

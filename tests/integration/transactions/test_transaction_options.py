@@ -22,7 +22,12 @@ def test_options_hold_for_one_transaction(world: Any) -> None:
     if world.dialect == "sqlite":
         pytest.skip("PostgreSQL's")
     options = TransactionOptions(
-        isolation_level="SERIALIZABLE", read_only=True, deferrable=True, statement_timeout=1.5, lock_timeout=0.25
+        isolation_level="SERIALIZABLE",
+        read_only=True,
+        deferrable=True,
+        statement_timeout=1.5,
+        lock_timeout=0.25,
+        idle_in_transaction_timeout=70,
     )
     names = [
         "transaction_isolation",
@@ -30,17 +35,31 @@ def test_options_hold_for_one_transaction(world: Any) -> None:
         "transaction_deferrable",
         "statement_timeout",
         "lock_timeout",
+        "idle_in_transaction_session_timeout",
     ]
+    during = ["serializable", "on", "on", "1500ms", "250ms", "70s"]
     with world.session() as session:
         with world.transaction(session, options):
-            assert [setting(world, session, name) for name in names] == ["serializable", "on", "on", "1500ms", "250ms"]
+            assert [setting(world, session, name) for name in names] == during
         with world.transaction(session):
-            assert [setting(world, session, name) for name in names] == ["read committed", "off", "off", "0", "0"]
+            after = ["read committed", "off", "off", "0", "0", "0"]
+            assert [setting(world, session, name) for name in names] == after
         with world.transaction(session, TransactionOptions(isolation_level="REPEATABLE READ")):
             assert setting(world, session, names[0]) == "repeatable read"
         for _ in range(2 * 3):  # each connection of the pool
             with world.transaction(session):
                 assert setting(world, session, names[0]) == "read committed"
+
+
+def test_options_hold_on_the_one_engine_of_a_session_that_names_it_for_a_class(world: Any) -> None:
+    """Such a session has no engine for a statement without a class."""
+    level = TransactionOptions(isolation_level="SERIALIZABLE")
+    with world.session(bind=None, binds={world.Account: world.engine}) as session, world.transaction(session, level):
+        world.add(session, "a")
+        if world.dialect == "postgresql":
+            shown = select(func.current_setting("transaction_isolation")).select_from(world.Account)
+            assert world.do(session.scalar(shown)) == "serializable"
+    assert world.names() == ["a"]
 
 
 def test_a_tiny_timeout_is_not_none(world: Any) -> None:
@@ -116,7 +135,8 @@ def test_options_that_sqlite_does_not_know_are_refused(world: Any) -> None:
             TransactionOptions(statement_timeout=1),
             TransactionOptions(isolation_level="SERIALIZABLE", lock_timeout=1),
         ):
-            with pytest.raises(TransactionError, match="sqlite can't"), world.transaction(session, options):
+            named = ", ".join(options.names())
+            with pytest.raises(TransactionError, match=f"^{named}: sqlite can't"), world.transaction(session, options):
                 pass
         with world.transaction(session, TransactionOptions(isolation_level="SERIALIZABLE")):
             world.add(session, "a")
