@@ -11,9 +11,9 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 
 from dotmac_database import AsyncTenantRepository, Database, create_repository
-from dotmac_database_fastapi import crud_router
 from tests.conftest import counted
 from tests.fastapi.conftest import Api, inlined
+from tests.fastapi.shared_routers import crud_router
 from tests.models import Post, Seat, Tag, User
 
 

@@ -23,10 +23,10 @@ from fastapi import FastAPI
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from dotmac_database import Database, UTCDateTime
-from dotmac_database_fastapi import crud_router
 from dotmac_database_fastapi.fields import text_type
 from dotmac_database_fastapi.json_types import json_type
 from tests.fastapi.conftest import Api
+from tests.fastapi.shared_routers import crud_router
 
 
 def decorator(

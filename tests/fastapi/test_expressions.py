@@ -13,8 +13,8 @@ from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import DeclarativeBase, Mapped, column_property, mapped_column, synonym
 
 from dotmac_database import TenantMixin, ValidationError
-from dotmac_database_fastapi import crud_router, list_router
 from tests.fastapi.conftest import Api
+from tests.fastapi.shared_routers import crud_router, list_router
 
 
 class Strict(TypeDecorator[datetime]):

@@ -9,8 +9,9 @@ import httpx
 import pytest
 from fastapi import APIRouter, FastAPI
 
-from dotmac_database_fastapi import crud_router, health_router, list_router, rerun_route
+from dotmac_database_fastapi import health_router, rerun_route
 from tests.fastapi.conftest import Api, inlined, serving
+from tests.fastapi.shared_routers import crud_router, list_router
 from tests.models import Country, User
 
 PATHS = (

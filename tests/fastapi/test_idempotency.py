@@ -15,10 +15,11 @@ from sqlalchemy.ext.asyncio import async_sessionmaker
 
 from dotmac_database import Database, ValidationError, idempotency_metadata
 from dotmac_database.types import utc_now
-from dotmac_database_fastapi import crud_router, get_session, register_exception_handlers
+from dotmac_database_fastapi import get_session, register_exception_handlers
 from dotmac_database_fastapi.idempotency import PURGE_BATCH
 from tests.conftest import counted
 from tests.fastapi.conftest import Api, MakePlugin
+from tests.fastapi.shared_routers import crud_router
 from tests.models import Country, Tag, User
 
 KEYS = idempotency_metadata.tables["dotmac_idempotency_keys"]

@@ -14,8 +14,8 @@ from sqlalchemy import ForeignKey, Identity, MetaData, String
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from dotmac_database import Database, TenantMixin
-from dotmac_database_fastapi import crud_router
 from tests.fastapi.conftest import Api
+from tests.fastapi.shared_routers import crud_router
 
 
 class Base(DeclarativeBase):

@@ -8,8 +8,8 @@ import pytest
 from fastapi import FastAPI
 
 from dotmac_database import Database, ValidationError, create_repository
-from dotmac_database_fastapi import crud_router, list_router
 from tests.fastapi.conftest import Api, inlined
+from tests.fastapi.shared_routers import crud_router, list_router
 from tests.models import Post
 
 MANY = 10_030

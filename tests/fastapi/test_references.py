@@ -21,8 +21,9 @@ from dotmac_database import (
     tenant_references,
     tenant_unique,
 )
-from dotmac_database_fastapi import crud_router, register_exception_handlers
+from dotmac_database_fastapi import register_exception_handlers
 from tests.fastapi.conftest import Api, MakePlugin
+from tests.fastapi.shared_routers import crud_router
 
 METADATA = MetaData()
 
