@@ -160,8 +160,9 @@ def tables() -> MetaData:
     return METADATA
 
 
-@pytest.fixture
-def api(app: FastAPI, api: Api, database: Database) -> Api:
+@pytest.fixture(scope="module")
+def served(shared_api: Api) -> Api:
+    app = shared_api.app
     for model, prefix in (
         (Item, "/items"),
         (Plain, "/plains"),
@@ -174,8 +175,13 @@ def api(app: FastAPI, api: Api, database: Database) -> Api:
     app.include_router(crud_router(HookedItem, prefix="/hooked", repository=HookedRepository))
     app.include_router(crud_router(LateItem, prefix="/late", read_schema=Seen))
     app.include_router(crud_router(Item, "/aliased", AliasedItem, AliasedItem))
+    return shared_api
+
+
+@pytest.fixture
+def api(served: Api, database: Database, emptied: None) -> Api:
     fill(database)
-    return api
+    return served
 
 
 def fill(database: Database) -> None:
