@@ -118,14 +118,20 @@ def api(app: FastAPI, runner: asyncio.Runner) -> Api:
 
 
 @pytest.fixture(scope="module")
-def shared_api(_database: Database) -> Iterator[Api]:
+def shared_options() -> dict[str, Any]:
+    """The options of the plugin of `shared_api`; a module can override this fixture."""
+    return {"tenant": tenant_from_header("X-Tenant-ID")}
+
+
+@pytest.fixture(scope="module")
+def shared_api(_database: Database, shared_options: dict[str, Any]) -> Iterator[Api]:
     """An app like that of `app`, for all tests of a module: a fixture of the module adds the routers, once.
 
     It is faster than an app for each test, whose schemas, connections and compiled statements are made anew. The test
     asks for `emptied`, too. A test that stops the app, replaces a dependency or serves the app in another event loop
     takes `app`.
     """
-    plugin = DatabasePlugin(_database.url, tenant=tenant_from_header("X-Tenant-ID"))
+    plugin = DatabasePlugin(_database.url, **shared_options)
     app = FastAPI(lifespan=plugin.lifespan)
     app.state.plugin = plugin
     register_exception_handlers(app)

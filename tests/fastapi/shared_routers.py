@@ -24,7 +24,8 @@ def once(build: Callable[P, APIRouter]) -> Callable[P, APIRouter]:
     """A function like `build` that gives the same router again if it is called with the same arguments.
 
     Schemas, functions, hooks and other objects are the same if they are equal and of one class; lists, sets and dicts
-    are compared by what they contain. If an argument can't be compared so, the router is built each time.
+    are compared by what they contain. If an argument can't be compared so, the router is built each time, and so is one
+    with idempotency keys, which remembers when it has last deleted expired keys.
     """
 
     @functools.lru_cache(_RECENT)
@@ -34,7 +35,7 @@ def once(build: Callable[P, APIRouter]) -> Callable[P, APIRouter]:
     @functools.wraps(build)
     def shared(*arguments: P.args, **options: P.kwargs) -> APIRouter:
         call = _Call(arguments, options)
-        return build(*arguments, **options) if call.key is None else remembered(call)
+        return remembered(call) if call.is_comparable else build(*arguments, **options)
 
     return shared
 
@@ -44,11 +45,12 @@ class _Call:
 
     def __init__(self, arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
         self.arguments, self.options = arguments, options
-        self.key: Hashable | None = (_frozen(arguments), _frozen(options))
+        self.key = (_frozen(arguments), _frozen(options))
+        self.is_comparable = not (options.get("idempotency") or getattr(options.get("options"), "idempotency", False))
         try:
             self._hash = hash(self.key)
         except TypeError:
-            self.key = None
+            self.is_comparable = False
 
     def __hash__(self) -> int:
         return self._hash
