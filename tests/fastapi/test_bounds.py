@@ -45,6 +45,8 @@ from tests.conftest import counted
 from tests.fastapi.conftest import Api, checked_out, inlined
 from tests.fastapi.shared_routers import crud_router, list_router
 
+pytestmark = pytest.mark.shared_plugin
+
 
 class Base(DeclarativeBase):
     """The tables of these tests."""

@@ -23,6 +23,8 @@ from dotmac_database import Database
 from tests.fastapi.conftest import Api
 from tests.fastapi.shared_routers import crud_router
 
+pytestmark = pytest.mark.shared_plugin
+
 
 class Colour(enum.Enum):
     """Names and values that differ."""

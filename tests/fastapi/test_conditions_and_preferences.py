@@ -14,6 +14,8 @@ from dotmac_database import Database, SoftDeleteMixin, TenantMixin, VersionMixin
 from tests.fastapi.conftest import Api, inlined
 from tests.fastapi.shared_routers import crud_router
 
+pytestmark = pytest.mark.shared_plugin
+
 
 class Base(DeclarativeBase):
     """The tables of this module."""

@@ -151,9 +151,9 @@ class TestChange:
             assert api.get(f"/users/{key}", tenant="a").headers["etag"] == '"1"'
 
     @pytest.mark.fast_way("update-statements")
-    def test_a_conditional_deletion_is_one_statement(self, api: Api) -> None:
+    def test_a_conditional_deletion_is_one_statement(self, api: Api, shared_plugin: Any) -> None:
         key = made(api)
-        with counted(api.app.state.plugin.database.async_engine.sync_engine) as sent:
+        with counted(shared_plugin.database.async_engine.sync_engine) as sent:
             assert api.request("DELETE", f"/users/{key}", tenant="a", headers={"If-Match": '"1"'}).status_code == 204
         assert [each.split()[0] for each in sent if each not in ("BEGIN", "COMMIT")] == ["UPDATE"]
 

@@ -38,6 +38,8 @@ from tests.fastapi.exporting import (
 )
 from tests.fastapi.shared_routers import crud_router, list_router
 
+pytestmark = pytest.mark.shared_plugin
+
 CSV, NDJSON = {"accept": "text/csv"}, {"accept": "application/x-ndjson"}
 EXPORTS = {"csv": CSV, "ndjson": NDJSON}
 

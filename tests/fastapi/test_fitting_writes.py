@@ -17,6 +17,8 @@ from tests.conftest import counted
 from tests.fastapi.conftest import Api, inlined
 from tests.fastapi.shared_routers import crud_router
 
+pytestmark = pytest.mark.shared_plugin
+
 
 class Base(DeclarativeBase):
     """The tables of this module."""

@@ -51,6 +51,8 @@ from tests.fastapi.conftest import Api, MakePlugin, inlined
 from tests.fastapi.shared_routers import crud_router, list_router
 from tests.models import Country, Post, Status, User
 
+pytestmark = pytest.mark.shared_plugin
+
 
 async def verbose(verbose: bool = False) -> None:
     """A dependency of a router."""

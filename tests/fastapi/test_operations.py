@@ -18,6 +18,8 @@ from dotmac_database_fastapi import CrudOptions, get_repository
 from tests.fastapi.conftest import Api, inlined
 from tests.fastapi.shared_routers import crud_router
 
+pytestmark = pytest.mark.shared_plugin
+
 
 class Base(DeclarativeBase):
     """The tables of this module."""

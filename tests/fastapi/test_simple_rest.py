@@ -23,6 +23,8 @@ from dotmac_database_fastapi import DatabasePlugin, register_exception_handlers
 from tests.fastapi.conftest import Api, inlined
 from tests.fastapi.shared_routers import list_router
 
+pytestmark = pytest.mark.shared_plugin
+
 
 class Base(DeclarativeBase):
     """The tables of this module."""
