@@ -44,6 +44,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     marker = "fast_way(*ways): asserts these fast ways themselves; deselected if one of them is switched"
     config.addinivalue_line("markers", marker)
+    shared = "shared_plugin: the tests of tests/fastapi share a plugin and its connections in each module"
+    config.addinivalue_line("markers", shared)
 
 
 @pytest.fixture(scope="session", autouse=True)

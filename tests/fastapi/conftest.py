@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import socket
 import threading
 import time
@@ -53,7 +54,8 @@ class Api:
         return self.request("DELETE", path, **options)
 
     def run(self, work: Coroutine[Any, Any, Any]) -> Any:
-        return self.runner.run(work)
+        # Each in a copy of the context, because tests of a module can share the client.
+        return self.runner.run(work, context=contextvars.copy_context())
 
 
 def inlined(document: dict[str, Any]) -> Any:
@@ -74,7 +76,11 @@ def inlined(document: dict[str, Any]) -> Any:
 
 
 @pytest.fixture
-def runner() -> Iterator[asyncio.Runner]:
+def runner(request: pytest.FixtureRequest) -> Iterator[asyncio.Runner]:
+    """The event loop of the test's plugins."""
+    if request.node.get_closest_marker("shared_plugin"):
+        yield request.getfixturevalue("shared_runner")
+        return
     with asyncio.Runner() as runner:
         yield runner
 
@@ -98,7 +104,11 @@ def make_plugin(database: Database, runner: asyncio.Runner) -> Iterator[MakePlug
 
 
 @pytest.fixture
-def plugin(make_plugin: MakePlugin) -> DatabasePlugin:
+def plugin(request: pytest.FixtureRequest, make_plugin: MakePlugin) -> DatabasePlugin:
+    """A plugin of the test, or that of all tests with the marker `shared_plugin`."""
+    if request.node.get_closest_marker("shared_plugin"):
+        request.getfixturevalue("emptied")
+        return request.getfixturevalue("shared_plugin")  # type: ignore[no-any-return]
     return make_plugin()
 
 
@@ -113,6 +123,59 @@ def app(plugin: DatabasePlugin) -> FastAPI:
 @pytest.fixture
 def api(app: FastAPI, runner: asyncio.Runner) -> Api:
     return Api(app, runner)
+
+
+@pytest.fixture(scope="module")
+def shared_options() -> dict[str, Any]:
+    """The options of `shared_plugin`; a module can override this fixture."""
+    return {"tenant": tenant_from_header("X-Tenant-ID")}
+
+
+@pytest.fixture(scope="module")
+def shared_runner() -> Iterator[asyncio.Runner]:
+    with asyncio.Runner() as runner:
+        yield runner
+
+
+@pytest.fixture(scope="module")
+def shared_plugin(
+    _database: Database, shared_options: dict[str, Any], shared_runner: asyncio.Runner
+) -> Iterator[DatabasePlugin]:
+    """A plugin for all tests of a module, whose connections and compiled statements need not be made for each test.
+
+    It is the fixture `plugin` of tests with the marker `shared_plugin`, whose `runner` is its event loop. A test that
+    serves an app in another event loop, or breaks connections, needs a plugin of its own.
+    """
+    plugin = DatabasePlugin(_database.url, **shared_options)
+    yield plugin
+    shared_runner.run(plugin.database.dispose_async())
+
+
+@pytest.fixture(scope="module")
+def shared_api(shared_plugin: DatabasePlugin, shared_runner: asyncio.Runner) -> Api:
+    """An app like that of `app`, for all tests of a module: a fixture of the module adds the routers, once.
+
+    Each test asks for `emptied`, too. One that adds routes or replaces dependencies takes `app`.
+    """
+    app = FastAPI(lifespan=shared_plugin.lifespan)
+    register_exception_handlers(app)
+    return Api(app, shared_runner)
+
+
+@pytest.fixture
+def emptied(shared_plugin: DatabasePlugin, shared_runner: asyncio.Runner, database: Database) -> Iterator[None]:
+    """After the test, the tables are emptied, and neither a task nor a connection of the plugin is in use."""
+    yield
+    shared_runner.run(_tasks_ended())
+    assert not checked_out(shared_plugin), "a connection was left checked out"
+
+
+async def _tasks_ended() -> None:
+    """Cancel all other tasks, as a runner does when it is closed."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @contextmanager

@@ -18,18 +18,11 @@ from pydantic import BaseModel
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from starlette.requests import HTTPConnection, Request
 
-from dotmac_database_fastapi import (
-    DatabasePlugin,
-    PageQuery,
-    crud_router,
-    filter_query,
-    list_router,
-    options_query,
-    sort_query,
-)
+from dotmac_database_fastapi import DatabasePlugin, PageQuery, filter_query, options_query, sort_query
 from dotmac_database_fastapi.fields import fields_of
 from dotmac_database_fastapi.query_string import FilterParams, ListParams
 from tests.fastapi.conftest import Api, MakePlugin
+from tests.fastapi.shared_routers import crud_router, list_router
 
 
 class Base(DeclarativeBase):

@@ -33,10 +33,8 @@ from dotmac_database import (
 from dotmac_database_fastapi import (
     DatabasePlugin,
     bounds,
-    crud_router,
     filter_query,
     get_repository,
-    list_router,
     options_query,
     register_exception_handlers,
     sort_query,
@@ -45,6 +43,9 @@ from dotmac_database_fastapi import (
 from dotmac_database_fastapi.readable import shown_by, shows
 from tests.conftest import counted
 from tests.fastapi.conftest import Api, checked_out, inlined
+from tests.fastapi.shared_routers import crud_router, list_router
+
+pytestmark = pytest.mark.shared_plugin
 
 
 class Base(DeclarativeBase):

@@ -17,9 +17,10 @@ from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 
 from dotmac_database import AsyncTenantRepository, Database
-from dotmac_database_fastapi import DatabasePlugin, list_router
+from dotmac_database_fastapi import DatabasePlugin
 from tests.fastapi.conftest import checked_out, serving
 from tests.fastapi.exporting import Account, Base
+from tests.fastapi.shared_routers import list_router
 
 ACCEPTS = ["text/csv", "application/x-ndjson"]
 

@@ -12,10 +12,11 @@ from fastapi import Depends, HTTPException
 from pydantic import BaseModel
 
 from dotmac_database import AsyncTenantRepository, DatabaseUnavailableError, idempotency_metadata
-from dotmac_database_fastapi import OPERATIONS, crud_router
+from dotmac_database_fastapi import OPERATIONS
 from tests.conftest import counted
 from tests.fastapi.conftest import Api
 from tests.fastapi.item_models import Customer, Order, Slot, Word, World, stored, world_of
+from tests.fastapi.shared_routers import crud_router
 
 EVERY = [*OPERATIONS, "bulk_create", "bulk_update"]
 CONTROL = ("BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE")

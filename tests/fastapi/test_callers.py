@@ -23,7 +23,6 @@ from dotmac_database import (
 from dotmac_database_fastapi import (
     Caller,
     DatabasePlugin,
-    crud_router,
     get_caller,
     get_identity_session,
     get_repository,
@@ -32,6 +31,7 @@ from dotmac_database_fastapi import (
     get_sync_repository,
     register_exception_handlers,
 )
+from tests.fastapi.shared_routers import crud_router
 
 from .conftest import Api, MakePlugin
 

@@ -20,8 +20,10 @@ from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.orm import DeclarativeBase, Session
 
 from dotmac_database import Database
-from dotmac_database_fastapi import crud_router
 from tests.fastapi.conftest import Api
+from tests.fastapi.shared_routers import crud_router
+
+pytestmark = pytest.mark.shared_plugin
 
 
 class Colour(enum.Enum):

@@ -11,8 +11,10 @@ from pydantic import BaseModel, ConfigDict, computed_field
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from dotmac_database import Database, SoftDeleteMixin, TenantMixin, VersionMixin, idempotency_metadata
-from dotmac_database_fastapi import crud_router
 from tests.fastapi.conftest import Api, inlined
+from tests.fastapi.shared_routers import crud_router
+
+pytestmark = pytest.mark.shared_plugin
 
 
 class Base(DeclarativeBase):

@@ -11,17 +11,22 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 
 from dotmac_database import AsyncTenantRepository, Database, create_repository
-from dotmac_database_fastapi import crud_router
 from tests.conftest import counted
 from tests.fastapi.conftest import Api, inlined
+from tests.fastapi.shared_routers import crud_router
 from tests.models import Post, Seat, Tag, User
 
 
-@pytest.fixture
-def api(app: FastAPI, api: Api) -> Api:
+@pytest.fixture(scope="module")
+def served(shared_api: Api) -> Api:
     for model, prefix in ((User, "/users"), (Post, "/posts"), (Seat, "/seats"), (Tag, "/tags")):
-        app.include_router(crud_router(model, prefix=prefix))
-    return api
+        shared_api.app.include_router(crud_router(model, prefix=prefix))
+    return shared_api
+
+
+@pytest.fixture
+def api(served: Api, emptied: None) -> Api:
+    return served
 
 
 def made(api: Api, **data: Any) -> str:
@@ -146,9 +151,9 @@ class TestChange:
             assert api.get(f"/users/{key}", tenant="a").headers["etag"] == '"1"'
 
     @pytest.mark.fast_way("update-statements")
-    def test_a_conditional_deletion_is_one_statement(self, api: Api, plugin: Any) -> None:
+    def test_a_conditional_deletion_is_one_statement(self, api: Api, shared_plugin: Any) -> None:
         key = made(api)
-        with counted(plugin.database.async_engine.sync_engine) as sent:
+        with counted(shared_plugin.database.async_engine.sync_engine) as sent:
             assert api.request("DELETE", f"/users/{key}", tenant="a", headers={"If-Match": '"1"'}).status_code == 204
         assert [each.split()[0] for each in sent if each not in ("BEGIN", "COMMIT")] == ["UPDATE"]
 
@@ -225,7 +230,9 @@ class TestReferences:
 
 
 class TestGiven:
-    def test_schemas_and_repository_are_the_users(self, app: FastAPI, api: Api, database: Database) -> None:
+    def test_schemas_and_repository_are_the_users(
+        self, app: FastAPI, runner: asyncio.Runner, database: Database
+    ) -> None:
         class NewUser(BaseModel):
             name: str
 
@@ -240,14 +247,15 @@ class TestGiven:
         app.include_router(
             crud_router(User, "/people", NewUser, read_schema=Seen, repository=Users, tags=["people"], filters=["name"])
         )
+        api = Api(app, runner)
         answer = api.post("/people", tenant="a", json={"name": "Ann", "score": 1})
         assert answer.json() == {"id": answer.json()["id"], "score": 42}
         with database.sessions() as session:
             assert create_repository(session, User, "a").get_by_id(answer.json()["id"]).score == 42
         assert inlined(app.openapi())["paths"]["/people"]["post"]["tags"] == ["people"]
 
-    def test_openapi_tells_what_is_sent_and_answered(self, app: FastAPI, api: Api) -> None:
-        document = inlined(app.openapi())
+    def test_openapi_tells_what_is_sent_and_answered(self, api: Api) -> None:
+        document = inlined(api.app.openapi())
         paths = document["paths"]
         assert set(paths["/users"]) == {"get", "post"}
         assert set(paths["/users/{id}"]) == {"get", "patch", "delete"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import enum
 import ipaddress
 import json
@@ -23,10 +22,10 @@ from fastapi import FastAPI
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from dotmac_database import Database, UTCDateTime
-from dotmac_database_fastapi import crud_router
 from dotmac_database_fastapi.fields import text_type
 from dotmac_database_fastapi.json_types import json_type
 from tests.fastapi.conftest import Api
+from tests.fastapi.shared_routers import crud_router
 
 
 def decorator(
@@ -116,10 +115,15 @@ def tables() -> sa.MetaData:
     return Base.metadata
 
 
+@pytest.fixture(scope="module")
+def served(shared_api: Api) -> Api:
+    shared_api.app.include_router(crud_router(Row, prefix="/rows"))
+    return shared_api
+
+
 @pytest.fixture
-def api(app: FastAPI, runner: asyncio.Runner, database: Database) -> Api:
-    app.include_router(crud_router(Row, prefix="/rows"))
-    return Api(app, runner)
+def api(served: Api, emptied: None) -> Api:
+    return served
 
 
 # What is sent and given in JSON, what Python sees, and what is refused.
@@ -182,8 +186,8 @@ def test_an_odd_row_takes_no_list_away(api: Api, database: Database) -> None:
     assert (row["kind"], row["short"], row["document"]) == ("old", "", [1])
 
 
-def test_openapi_says_what_is_taken_and_given(api: Api, app: FastAPI) -> None:
-    schemas = app.openapi()["components"]["schemas"]
+def test_openapi_says_what_is_taken_and_given(api: Api) -> None:
+    schemas = api.app.openapi()["components"]["schemas"]
 
     def said(suffix: str, name: str) -> Any:
         return schemas[f"Row{suffix}"]["properties"][name]["anyOf"][0]

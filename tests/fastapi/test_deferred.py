@@ -12,9 +12,12 @@ from sqlalchemy import ForeignKey, MetaData, String, event
 from sqlalchemy.orm import DeclarativeBase, Mapped, column_property, mapped_column, relationship
 
 from dotmac_database import AsyncTenantRepository, SoftDeleteMixin, TenantMixin, VersionMixin
-from dotmac_database_fastapi import DatabasePlugin, crud_router
+from dotmac_database_fastapi import DatabasePlugin
 from tests.conftest import counted
 from tests.fastapi.conftest import Api
+from tests.fastapi.shared_routers import crud_router
+
+pytestmark = pytest.mark.shared_plugin
 
 
 class Base(DeclarativeBase):

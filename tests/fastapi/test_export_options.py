@@ -22,10 +22,8 @@ from dotmac_database.testing import AsyncMockRepository
 from dotmac_database_fastapi import (
     DatabasePlugin,
     PluginError,
-    crud_router,
     get_repository,
     get_session,
-    list_router,
     register_exception_handlers,
     rerun_route,
 )
@@ -38,6 +36,9 @@ from tests.fastapi.exporting import (
     fill,
     parsed,
 )
+from tests.fastapi.shared_routers import crud_router, list_router
+
+pytestmark = pytest.mark.shared_plugin
 
 CSV, NDJSON = {"accept": "text/csv"}, {"accept": "application/x-ndjson"}
 EXPORTS = {"csv": CSV, "ndjson": NDJSON}

@@ -8,9 +8,6 @@ from typing import Any
 
 import pytest
 
-from dotmac_database_fastapi import (
-    list_router,
-)
 from tests.conftest import counted
 from tests.fastapi.conftest import Api, checked_out
 from tests.fastapi.exporting import (
@@ -28,6 +25,7 @@ from tests.fastapi.exporting import (
     place_named,
     served_on,
 )
+from tests.fastapi.shared_routers import list_router
 
 CSV, NDJSON = {"accept": "text/csv"}, {"accept": "application/x-ndjson"}
 EXPORTS = {"csv": CSV, "ndjson": NDJSON}

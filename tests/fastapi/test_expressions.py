@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from fastapi import FastAPI
 from sqlalchemy import DateTime, MetaData, String, TypeDecorator
 from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import DeclarativeBase, Mapped, column_property, mapped_column, synonym
 
 from dotmac_database import TenantMixin, ValidationError
-from dotmac_database_fastapi import crud_router, list_router
 from tests.fastapi.conftest import Api
+from tests.fastapi.shared_routers import crud_router, list_router
 
 
 class Strict(TypeDecorator[datetime]):
@@ -82,10 +80,15 @@ def tables() -> MetaData:
     return Base.metadata
 
 
+@pytest.fixture(scope="module")
+def served(shared_api: Api) -> Api:
+    shared_api.app.include_router(crud_router(Thing, prefix="/things", filters=FIELDS, sorts=FIELDS))
+    return shared_api
+
+
 @pytest.fixture
-def api(app: FastAPI, runner: asyncio.Runner) -> Api:
-    app.include_router(crud_router(Thing, prefix="/things", filters=FIELDS, sorts=FIELDS))
-    api = Api(app, runner)
+def api(served: Api, emptied: None) -> Api:
+    api = served
     for n in range(5):
         made = api.post("/things", tenant="a", json={"name": f"n{n}", "size": n % 3, "at": f"2024-01-0{n + 1}T00:00Z"})
         assert made.status_code == 201, made.text

@@ -16,7 +16,6 @@ from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from dotmac_database import ALL_TENANTS, ValidationError
-from dotmac_database_fastapi import crud_router, list_router
 from tests.conftest import counted
 from tests.fastapi.conftest import inlined
 from tests.fastapi.exporting import (
@@ -31,6 +30,7 @@ from tests.fastapi.exporting import (
     place_named,
     served_on,
 )
+from tests.fastapi.shared_routers import crud_router, list_router
 
 COUNTED = ("grade", "active", "code", "opened", "balance", "price", "ratio", "name", "long", "seen_at")
 FACETS: dict[str, list[tuple[Any, int]]] = {

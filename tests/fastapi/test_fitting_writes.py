@@ -12,9 +12,12 @@ from pydantic import BaseModel, Field
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from dotmac_database import Database, SoftDeleteMixin, TenantMixin, ValidationError, VersionMixin, idempotency_metadata
-from dotmac_database_fastapi import REACT_ADMIN, CrudOptions, DeleteBody, crud_router
+from dotmac_database_fastapi import REACT_ADMIN, CrudOptions, DeleteBody
 from tests.conftest import counted
 from tests.fastapi.conftest import Api, inlined
+from tests.fastapi.shared_routers import crud_router
+
+pytestmark = pytest.mark.shared_plugin
 
 
 class Base(DeclarativeBase):

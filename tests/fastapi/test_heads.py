@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import httpx
 import pytest
 from fastapi import APIRouter, FastAPI
 
-from dotmac_database_fastapi import crud_router, health_router, list_router, rerun_route
+from dotmac_database_fastapi import health_router, rerun_route
 from tests.fastapi.conftest import Api, inlined, serving
+from tests.fastapi.shared_routers import crud_router, list_router
 from tests.models import Country, User
 
 PATHS = (
@@ -20,8 +20,7 @@ PATHS = (
 )
 
 
-@pytest.fixture
-def api(app: FastAPI, runner: asyncio.Runner) -> Api:
+def add_routes(app: FastAPI) -> None:
     app.include_router(crud_router(User, prefix="/users"))
     app.include_router(list_router(User, prefix="/listed"))
     outer = APIRouter(prefix="/api")
@@ -29,7 +28,17 @@ def api(app: FastAPI, runner: asyncio.Runner) -> Api:
     app.include_router(outer)
     app.include_router(list_router(User, route_class=rerun_route()), prefix="/rerun")
     app.include_router(health_router())
-    return Api(app, runner)
+
+
+@pytest.fixture(scope="module")
+def served(shared_api: Api) -> Api:
+    add_routes(shared_api.app)
+    return shared_api
+
+
+@pytest.fixture
+def api(served: Api, emptied: None) -> Api:
+    return served
 
 
 def told(answer: Any) -> tuple[int, dict[str, str]]:
@@ -53,7 +62,8 @@ def test_the_whole_health_answers_too(api: Api) -> None:
     assert api.request("HEAD", "/health/db").status_code == api.get("/health/db").status_code
 
 
-def test_on_the_wire_too(api: Api, app: FastAPI) -> None:
+def test_on_the_wire_too(app: FastAPI) -> None:
+    add_routes(app)
     with serving(app) as url:
         for path in ("/users", "/users/x", "/health/db/live"):
             headers = {"X-Tenant-ID": "a"}
@@ -61,7 +71,8 @@ def test_on_the_wire_too(api: Api, app: FastAPI) -> None:
             assert told(head) == told(get)
 
 
-def test_openapi_shows_each_operation_once(api: Api, app: FastAPI, recwarn: pytest.WarningsRecorder) -> None:
+def test_openapi_shows_each_operation_once(app: FastAPI, recwarn: pytest.WarningsRecorder) -> None:
+    add_routes(app)
     paths = inlined(app.openapi())["paths"]
     assert not any("head" in operations for operations in paths.values())
     ids = [each["operationId"] for operations in paths.values() for each in operations.values()]

@@ -12,9 +12,10 @@ from fastapi import HTTPException
 from pydantic import BaseModel, ConfigDict
 
 from dotmac_database import ValidationError, idempotency_metadata
-from dotmac_database_fastapi import OPERATIONS, crud_router
+from dotmac_database_fastapi import OPERATIONS
 from tests.fastapi.conftest import Api
 from tests.fastapi.item_models import Customer, Order, World, stored, world_of
+from tests.fastapi.shared_routers import crud_router
 
 EVERY = [*OPERATIONS, "bulk_create", "bulk_update"]
 ROOT = Path(__file__).parent.parent.parent

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
 import httpx
 import pytest
 from fastapi import FastAPI, Header
-from sqlalchemy import func, select, update
+from sqlalchemy import MetaData, func, select, update
 from sqlalchemy.ext.asyncio import async_sessionmaker
 
 from dotmac_database import Database, ValidationError, idempotency_metadata
 from dotmac_database.types import utc_now
-from dotmac_database_fastapi import crud_router, get_session, register_exception_handlers
+from dotmac_database_fastapi import crud_router, get_session, register_exception_handlers, tenant_from_header
 from dotmac_database_fastapi.idempotency import PURGE_BATCH
 from tests.conftest import counted
 from tests.fastapi.conftest import Api, MakePlugin
-from tests.models import Country, Tag, User
+from tests.models import Base, Country, Tag, User
 
 KEYS = idempotency_metadata.tables["dotmac_idempotency_keys"]
 
@@ -28,21 +27,43 @@ async def actor(x_user: str | None = Header(None)) -> str | None:
     return x_user
 
 
-@pytest.fixture(autouse=True)
-def keys(database: Database) -> Iterator[None]:
-    idempotency_metadata.create_all(database.engine)
-    yield
-    idempotency_metadata.drop_all(database.engine)
+@pytest.fixture(scope="module")
+def tables() -> MetaData:
+    metadata = MetaData()
+    for table in (*Base.metadata.tables.values(), KEYS):
+        table.to_metadata(metadata)
+    return metadata
 
 
-@pytest.fixture
-def app(make_plugin: MakePlugin) -> FastAPI:
-    app = FastAPI(lifespan=make_plugin(actor=actor).lifespan)
-    register_exception_handlers(app)
+@pytest.fixture(scope="module")
+def shared_options() -> dict[str, Any]:
+    return {"tenant": tenant_from_header("X-Tenant-ID"), "actor": actor}
+
+
+def add_routes(app: FastAPI) -> None:
     app.include_router(crud_router(User, prefix="/users", idempotency=True))
     app.include_router(crud_router(Tag, prefix="/tags", idempotency=True))
     app.include_router(crud_router(Country, prefix="/countries", idempotency=True))
-    return app
+
+
+@pytest.fixture(scope="module")
+def served(shared_api: Api) -> Api:
+    add_routes(shared_api.app)
+    return shared_api
+
+
+@pytest.fixture
+def api(served: Api, emptied: None) -> Api:
+    return served
+
+
+@pytest.fixture
+def own_api(make_plugin: MakePlugin, runner: asyncio.Runner) -> Api:
+    """An app of the test alone, which has not deleted expired keys yet."""
+    app = FastAPI(lifespan=make_plugin(actor=actor).lifespan)
+    register_exception_handlers(app)
+    add_routes(app)
+    return Api(app, runner)
 
 
 def send(api: Api, path: str = "/users", *, tenant: str | None = "a", user: str | None = None, **options: Any) -> Any:
@@ -122,7 +143,7 @@ class TestBinding:
         assert send(api, "/countries", tenant="a", json=data).status_code == 409
 
     def test_a_session_of_the_tests_own_mixes_no_tenants(
-        self, app: FastAPI, api: Api, database: Database, runner: asyncio.Runner
+        self, own_api: Api, database: Database, runner: asyncio.Runner
     ) -> None:
         maker = async_sessionmaker(database.async_engine, expire_on_commit=False)
 
@@ -130,8 +151,8 @@ class TestBinding:
             async with maker.begin() as session:
                 yield session
 
-        app.dependency_overrides[get_session] = plain
-        first, other = send(api, tenant="a"), send(api, tenant="b")
+        own_api.app.dependency_overrides[get_session] = plain
+        first, other = send(own_api, tenant="a"), send(own_api, tenant="b")
         assert first.json()["id"] != other.json()["id"]
         runner.run(database.async_engine.dispose())
 
@@ -203,7 +224,7 @@ class TestLifetime:
             crud_router(User, idempotency=True, idempotency_ttl=ttl)
 
     def test_expired_keys_are_removed_in_batches_and_not_by_every_request(
-        self, app: FastAPI, api: Api, database: Database
+        self, own_api: Api, database: Database
     ) -> None:
         past = utc_now() - timedelta(days=1)
         rows = [
@@ -212,16 +233,16 @@ class TestLifetime:
         ]
         with database.engine.begin() as connection:
             connection.execute(KEYS.insert(), rows)
-        send(api, key="first")
+        send(own_api, key="first")
         assert recorded(database) == 10 + 1
-        send(api, key="second")
+        send(own_api, key="second")
         assert recorded(database) == 2
         with database.engine.begin() as connection:
             connection.execute(KEYS.insert(), rows[:3])
-        send(api, key="third")
+        send(own_api, key="third")
         assert recorded(database) == 2 + 3 + 1, "it has looked only lately"
 
-    def test_what_it_costs(self, app: FastAPI, make_plugin: MakePlugin, runner: asyncio.Runner) -> None:
+    def test_what_it_costs(self, make_plugin: MakePlugin, runner: asyncio.Runner) -> None:
         plugin = make_plugin()
         app = FastAPI(lifespan=plugin.lifespan)
         app.include_router(crud_router(User, "/users", idempotency=True))

@@ -17,7 +17,6 @@ from dotmac_database import TenantMixin
 from dotmac_database_fastapi import (
     DatabasePlugin,
     PageQuery,
-    crud_router,
     filter_query,
     get_repository,
     get_session,
@@ -27,6 +26,7 @@ from dotmac_database_fastapi import (
     sort_query,
     tenant_from_header,
 )
+from tests.fastapi.shared_routers import crud_router
 
 
 class Base(DeclarativeBase):

@@ -14,8 +14,8 @@ from sqlalchemy import ForeignKey, Identity, MetaData, String
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from dotmac_database import Database, TenantMixin
-from dotmac_database_fastapi import crud_router
 from tests.fastapi.conftest import Api
+from tests.fastapi.shared_routers import crud_router
 
 
 class Base(DeclarativeBase):
@@ -98,11 +98,16 @@ def tables() -> MetaData:
     return Base.metadata
 
 
-@pytest.fixture
-def api(app: FastAPI, runner: asyncio.Runner) -> Api:
+@pytest.fixture(scope="module")
+def served(shared_api: Api) -> Api:
     for model in (*GIVEN, Licence):
-        app.include_router(crud_router(model, prefix=f"/{model.__name__}"))
-    return Api(app, runner)
+        shared_api.app.include_router(crud_router(model, prefix=f"/{model.__name__}"))
+    return shared_api
+
+
+@pytest.fixture
+def api(served: Api, emptied: None) -> Api:
+    return served
 
 
 def properties(app: FastAPI, name: str) -> tuple[set[str], set[str]]:
@@ -111,11 +116,11 @@ def properties(app: FastAPI, name: str) -> tuple[set[str], set[str]]:
 
 
 @pytest.mark.parametrize("model", GIVEN, ids=lambda model: model.__name__)
-def test_a_client_gives_what_is_its_own(api: Api, app: FastAPI, model: type[Any]) -> None:
+def test_a_client_gives_what_is_its_own(api: Api, model: type[Any]) -> None:
     given = GIVEN[model]
     for verb in ("Create", "Update"):
-        assert properties(app, f"{model.__name__}{verb}")[0] == set(given)
-    assert properties(app, f"{model.__name__}Create")[1] == set(given) - {"doors"}
+        assert properties(api.app, f"{model.__name__}{verb}")[0] == set(given)
+    assert properties(api.app, f"{model.__name__}Create")[1] == set(given) - {"doors"}
 
 
 @pytest.mark.parametrize("model", [each for each in GIVEN if each is not Bill], ids=lambda model: model.__name__)
@@ -135,8 +140,8 @@ def test_a_row_is_of_the_routes_class(api: Api, model: type[Any]) -> None:
     assert [row["name"] for row in listed] == ["n"]
 
 
-def test_a_key_that_is_no_inheritances_is_the_clients(api: Api, app: FastAPI) -> None:
-    assert properties(app, "LicenceCreate") == ({"vehicle_id", "text"}, {"vehicle_id", "text"})
+def test_a_key_that_is_no_inheritances_is_the_clients(api: Api) -> None:
+    assert properties(api.app, "LicenceCreate") == ({"vehicle_id", "text"}, {"vehicle_id", "text"})
     car = api.post("/Car", tenant="a", json=GIVEN[Car]).json()["id"]
     assert api.post("/Licence", tenant="a", json={"vehicle_id": car, "text": "x"}).status_code == 201
 

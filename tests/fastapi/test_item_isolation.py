@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from dotmac_database_fastapi import OPERATIONS, crud_router
+from dotmac_database_fastapi import OPERATIONS
 from tests.fastapi.conftest import Api
 from tests.fastapi.item_models import RINGS, TENANTS, Order, Slot, World, key_of, stored, world_of
+from tests.fastapi.shared_routers import crud_router
 
 KINDS = ("deleted", "foreign", "unknown", "own")
 """The tenant's own row comes last: what is written for it must not be why another one is refused."""

@@ -14,8 +14,9 @@ from pydantic import BaseModel, Field
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, synonym
 
 from dotmac_database import SoftDeleteMixin
-from dotmac_database_fastapi import DatabasePlugin, crud_router, register_exception_handlers
+from dotmac_database_fastapi import DatabasePlugin, register_exception_handlers
 from tests.fastapi.conftest import Api, serving
+from tests.fastapi.shared_routers import crud_router
 
 
 class Base(DeclarativeBase):

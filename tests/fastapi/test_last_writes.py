@@ -32,8 +32,9 @@ from dotmac_database import (
     on_commit,
     on_rollback,
 )
-from dotmac_database_fastapi import DatabasePlugin, crud_router, get_repository, get_session, rerun_route
+from dotmac_database_fastapi import DatabasePlugin, get_repository, get_session, rerun_route
 from tests.fastapi.conftest import Api
+from tests.fastapi.shared_routers import crud_router
 
 
 class Base(DeclarativeBase):

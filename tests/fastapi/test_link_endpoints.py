@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from dotmac_database import ValidationError
-from dotmac_database_fastapi import OPERATIONS, crud_router
+from dotmac_database_fastapi import OPERATIONS
 from tests.conftest import counted
 from tests.fastapi.conftest import Api, inlined
 from tests.fastapi.item_models import Label, Order, Slot, World, order_labels, stored, world_of
+from tests.fastapi.shared_routers import crud_router
 
 EVERY = [*OPERATIONS, "link"]
 

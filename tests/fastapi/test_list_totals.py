@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 from fastapi import FastAPI
 
 from dotmac_database import Database, ValidationError, create_repository
-from dotmac_database_fastapi import crud_router, list_router
 from tests.fastapi.conftest import Api, inlined
+from tests.fastapi.shared_routers import crud_router, list_router
 from tests.models import Post
 
 MANY = 10_030
 
 
-@pytest.fixture
-def api(app: FastAPI, api: Api) -> Api:
+@pytest.fixture(scope="module")
+def served(shared_api: Api) -> Api:
+    app = shared_api.app
     app.include_router(list_router(Post, prefix="/posts"))
     app.include_router(list_router(Post, prefix="/uncounted", total="none"))
     kinds: Any = {"exact", "bounded", "none", "estimate"}
     app.include_router(list_router(Post, prefix="/estimated", totals=kinds, max_offset=None))
-    return api
+    return shared_api
+
+
+@pytest.fixture
+def api(served: Api, emptied: None) -> Api:
+    return served
 
 
 @pytest.fixture
@@ -97,8 +104,8 @@ def test_other_totals_are_refused_by_name(api: Api, query: str) -> None:
     assert {fault["loc"][-1] for fault in answer.json()["errors"]} <= {"total", "limit"}
 
 
-def test_openapi_names_the_kinds(app: FastAPI, api: Api) -> None:
-    parameters = {each["name"]: each for each in inlined(app.openapi())["paths"]["/uncounted"]["get"]["parameters"]}
+def test_openapi_names_the_kinds(api: Api) -> None:
+    parameters = {each["name"]: each for each in inlined(api.app.openapi())["paths"]["/uncounted"]["get"]["parameters"]}
     assert parameters["total"]["schema"] == {"type": "string", "enum": ["exact", "bounded", "none"]}
     assert parameters["total"]["description"].endswith("Default: none.")
 
@@ -118,9 +125,10 @@ def test_openapi_names_the_kinds(app: FastAPI, api: Api) -> None:
 )
 @pytest.mark.parametrize("make", [list_router, crud_router])
 def test_a_client_may_ask_for_what_the_router_names(
-    app: FastAPI, api: Api, make: Any, options: Any, allowed: set[str]
+    app: FastAPI, runner: asyncio.Runner, make: Any, options: Any, allowed: set[str]
 ) -> None:
     app.include_router(make(Post, prefix="/some", **options))
+    api = Api(app, runner)
     for kind in ("exact", "bounded", "estimate", "none"):
         assert api.get(f"/some?total={kind}", tenant="a").status_code == (200 if kind in allowed else 422)
     parameters = {each["name"]: each for each in inlined(app.openapi())["paths"]["/some"]["get"]["parameters"]}

@@ -38,10 +38,8 @@ from dotmac_database import (
 from dotmac_database_fastapi import (
     CursorQuery,
     PageQuery,
-    crud_router,
     filter_query,
     get_repository,
-    list_router,
     options_query,
     register_exception_handlers,
     sort_query,
@@ -50,7 +48,10 @@ from dotmac_database_fastapi.query_string import ListParams
 from dotmac_database_fastapi.rendering import Renderer
 from dotmac_database_fastapi.schemas import read_schema_of
 from tests.fastapi.conftest import Api, MakePlugin, inlined
+from tests.fastapi.shared_routers import crud_router, list_router
 from tests.models import Country, Post, Status, User
+
+pytestmark = pytest.mark.shared_plugin
 
 
 async def verbose(verbose: bool = False) -> None:

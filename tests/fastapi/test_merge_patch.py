@@ -18,11 +18,12 @@ from sqlmodel import SQLModel
 
 from dotmac_database import Database, SoftDeleteMixin, TenantMixin, VersionMixin, traits_of
 from dotmac_database.sqlmodel import TenantMixin as SqlTenantMixin
-from dotmac_database_fastapi import DatabasePlugin, crud_router, tenant_from_header
+from dotmac_database_fastapi import DatabasePlugin, tenant_from_header
 from dotmac_database_fastapi.merge_patch import merge_patch_of, merged
 from tests.conftest import counted
 from tests.fastapi.conftest import Api
 from tests.fastapi.item_models import RINGS, Tables, World, world_of
+from tests.fastapi.shared_routers import crud_router
 
 
 class Base(DeclarativeBase):

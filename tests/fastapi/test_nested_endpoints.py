@@ -9,10 +9,10 @@ import pytest
 from pydantic import BaseModel
 
 from dotmac_database import ALL_TENANTS, ValidationError, idempotency_metadata
-from dotmac_database_fastapi import crud_router
 from tests.conftest import counted
 from tests.fastapi.conftest import Api
 from tests.fastapi.item_models import Label, Line, Order, World, stored, world_of
+from tests.fastapi.shared_routers import crud_router
 from tests.models import Post
 
 

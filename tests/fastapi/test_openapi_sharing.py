@@ -17,15 +17,14 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from dotmac_database import ValidationError
 from dotmac_database_fastapi import (
     DatabasePlugin,
-    crud_router,
     filter_query,
     get_repository,
     health_router,
-    list_router,
     register_exception_handlers,
     tenant_from_header,
 )
 from tests.fastapi.conftest import Api, MakePlugin, inlined
+from tests.fastapi.shared_routers import crud_router, list_router
 from tests.models import Country, Post, Seat, Tag, User
 
 TENANT = tenant_from_header("X-Tenant-ID")

@@ -14,8 +14,11 @@ from fastapi.security import HTTPBearer
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from dotmac_database import SoftDeleteMixin, TenantMixin, ValidationError
-from dotmac_database_fastapi import CrudOptions, crud_router, get_repository
+from dotmac_database_fastapi import CrudOptions, get_repository
 from tests.fastapi.conftest import Api, inlined
+from tests.fastapi.shared_routers import crud_router
+
+pytestmark = pytest.mark.shared_plugin
 
 
 class Base(DeclarativeBase):

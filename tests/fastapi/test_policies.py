@@ -27,15 +27,7 @@ from dotmac_database import (
     create_repository,
     idempotency_metadata,
 )
-from dotmac_database_fastapi import (
-    OPERATIONS,
-    DatabasePlugin,
-    crud_router,
-    get_entity,
-    get_repository,
-    get_session,
-    list_router,
-)
+from dotmac_database_fastapi import OPERATIONS, DatabasePlugin, get_entity, get_repository, get_session
 from tests.confined import ROLE
 from tests.fastapi.conftest import Api
 from tests.fastapi.item_models import Tables, World, world_of
@@ -56,6 +48,7 @@ from tests.fastapi.policy_models import (
     Task,
     fill,
 )
+from tests.fastapi.shared_routers import crud_router, list_router
 
 
 def actor_of(x_actor: Annotated[str, Header()]) -> Actor:

@@ -12,9 +12,10 @@ from sqlalchemy import ForeignKey
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship, sessionmaker
 
 from dotmac_database import Database, Policy, QueryFilter, TenantMixin
-from dotmac_database_fastapi import OPERATIONS, crud_router, list_router
+from dotmac_database_fastapi import OPERATIONS
 from tests.fastapi.conftest import Api
 from tests.fastapi.item_models import Tables, World, world_of
+from tests.fastapi.shared_routers import crud_router, list_router
 
 
 class Base(DeclarativeBase):

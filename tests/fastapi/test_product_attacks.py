@@ -21,7 +21,6 @@ from dotmac_database_fastapi import (
     REACT_ADMIN,
     Caller,
     DatabasePlugin,
-    crud_router,
     get_caller,
     get_identity_session,
     get_repository,
@@ -49,6 +48,7 @@ from tests.fastapi.product_models import (
     key_of,
     uuid_of,
 )
+from tests.fastapi.shared_routers import crud_router
 
 EVERY = (*OPERATIONS, "bulk_create", "bulk_update")
 LINKED = (*EVERY, "link")

@@ -21,8 +21,9 @@ from dotmac_database import (
     tenant_references,
     tenant_unique,
 )
-from dotmac_database_fastapi import crud_router, register_exception_handlers
+from dotmac_database_fastapi import register_exception_handlers
 from tests.fastapi.conftest import Api, MakePlugin
+from tests.fastapi.shared_routers import crud_router
 
 METADATA = MetaData()
 
@@ -159,8 +160,9 @@ def tables() -> MetaData:
     return METADATA
 
 
-@pytest.fixture
-def api(app: FastAPI, api: Api, database: Database) -> Api:
+@pytest.fixture(scope="module")
+def served(shared_api: Api) -> Api:
+    app = shared_api.app
     for model, prefix in (
         (Item, "/items"),
         (Plain, "/plains"),
@@ -173,8 +175,13 @@ def api(app: FastAPI, api: Api, database: Database) -> Api:
     app.include_router(crud_router(HookedItem, prefix="/hooked", repository=HookedRepository))
     app.include_router(crud_router(LateItem, prefix="/late", read_schema=Seen))
     app.include_router(crud_router(Item, "/aliased", AliasedItem, AliasedItem))
+    return shared_api
+
+
+@pytest.fixture
+def api(served: Api, database: Database, emptied: None) -> Api:
     fill(database)
-    return api
+    return served
 
 
 def fill(database: Database) -> None:

@@ -15,10 +15,11 @@ from fastapi import FastAPI
 from sqlalchemy import make_url
 
 from dotmac_database import RowLevelSecurity, create_database
-from dotmac_database_fastapi import DatabasePlugin, crud_router, register_exception_handlers, tenant_from_header
+from dotmac_database_fastapi import DatabasePlugin, register_exception_handlers, tenant_from_header
 from tests.confined import confined_database
 from tests.conftest import counted
 from tests.fastapi.conftest import Api, checked_out
+from tests.fastapi.shared_routers import crud_router
 
 from .selected_models import AUTHORS, TENANTS, TOKEN, Base, ComputedOut, Post, PostOut, author_id, fill
 

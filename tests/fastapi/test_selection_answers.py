@@ -13,9 +13,9 @@ import sqlalchemy as sa
 from fastapi import FastAPI
 
 from dotmac_database import Database
-from dotmac_database_fastapi import crud_router, list_router
 from tests.conftest import counted
 from tests.fastapi.conftest import Api, inlined
+from tests.fastapi.shared_routers import crud_router, list_router
 
 from .selected_models import Author, Base, ComputedOut, Post, PostOut, Tag, fill
 

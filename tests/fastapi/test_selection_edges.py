@@ -16,13 +16,13 @@ from sqlalchemy.orm import DeclarativeBase, DynamicMapped, Mapped, attribute_key
 from sqlalchemy.orm.attributes import set_committed_value
 
 from dotmac_database import AsyncTenantRepository, Database, TenantMixin, ValidationError, VersionMixin
-from dotmac_database_fastapi import crud_router, list_router
 from dotmac_database_fastapi.options import ListOptions
 from dotmac_database_fastapi.query_string import ListParams
 from dotmac_database_fastapi.selected_rows import MAX_VARIANTS, SelectionRenderers
 from dotmac_database_fastapi.selection import Selection
 from tests.conftest import counted
 from tests.fastapi.conftest import Api
+from tests.fastapi.shared_routers import crud_router, list_router
 
 
 class Base(DeclarativeBase):

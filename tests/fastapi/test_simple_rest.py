@@ -19,8 +19,11 @@ from fastapi import Depends, FastAPI
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from dotmac_database import Database, SoftDeleteMixin, TenantMixin
-from dotmac_database_fastapi import DatabasePlugin, list_router, register_exception_handlers
+from dotmac_database_fastapi import DatabasePlugin, register_exception_handlers
 from tests.fastapi.conftest import Api, inlined
+from tests.fastapi.shared_routers import list_router
+
+pytestmark = pytest.mark.shared_plugin
 
 
 class Base(DeclarativeBase):

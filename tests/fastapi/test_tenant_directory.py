@@ -27,7 +27,6 @@ from dotmac_database_fastapi import (
     TenantDirectory,
     UnknownTenantError,
     get_repository,
-    list_router,
     register_exception_handlers,
     tenant_from_header,
 )
@@ -35,6 +34,7 @@ from dotmac_database_fastapi.tenant_states import TenantState, TenantStates
 from tests.conftest import counted
 from tests.fastapi.conftest import Api, MakePlugin, checked_out
 from tests.fastapi.job_models import KINDS, RLS, Order, Tenant, database_of
+from tests.fastapi.shared_routers import list_router
 
 NDJSON = {"accept": "application/x-ndjson"}
 

@@ -14,7 +14,6 @@ from starlette.requests import HTTPConnection
 from dotmac_database import ALL_TENANTS, Database, TenantRequiredError, create_repository
 from dotmac_database_fastapi import (
     BadTenantError,
-    crud_router,
     get_repository,
     get_session,
     register_exception_handlers,
@@ -23,6 +22,7 @@ from dotmac_database_fastapi import (
     tenant_from_subdomain,
 )
 from tests.fastapi.conftest import Api, MakePlugin
+from tests.fastapi.shared_routers import crud_router
 from tests.models import Country, Seat, Tag, User
 
 HEADER = "X-Tenant-ID"
