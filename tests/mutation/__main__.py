@@ -61,14 +61,14 @@ def change(folder: Path, name: str) -> str:
     lines = [line for line in output(folder, "show", name).splitlines() if not line.startswith(("---", "+++"))]
     old, new = (" ".join(line[1:].strip() for line in lines if line.startswith(sign)) for sign in "-+")
     function = name.split(".", 1)[1].rsplit("__mutmut_", 1)[0].replace("x_", "", 1).replace("xǁ", "").replace("ǁ", ".")
-    return f"{function}: {old} => {new}"
+    return f"{function}: {old} => {new}".strip()
 
 
 def explained(name: str) -> set[str]:
     """The changes that are explained. Empty lines, and lines that begin with #, are the explanations."""
     path = EXPLAINED / f"{name}.txt"
     lines = path.read_text().splitlines() if path.exists() else []
-    return {line for line in lines if line and not line.startswith("#")}
+    return {line.strip() for line in lines if line and not line.startswith("#")}
 
 
 def test(name: str, jobs: int) -> bool:

@@ -633,8 +633,9 @@ def test_what_takes_a_key_refuses_a_bad_one_at_once(key: Any) -> None:
         lambda: DatabasePlugin("sqlite://", cursor_key=key),
     ]
     for make in makers:
-        with pytest.raises(ValidationError, match="cursor key"):
+        with pytest.raises(ValidationError, match=r"^A cursor key") as refused:
             make()
+        assert refused.value.field == "cursor_key"
 
 
 @pytest.mark.parametrize("key", ["é" * 8, b"k" * 16, [b"k" * 16], (OLD, NEW), None])

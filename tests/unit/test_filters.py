@@ -16,8 +16,9 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, aliased, mapped_column, rela
 from dotmac_database import QueryFilter, ValidationError, all_of, any_of, none_of
 from dotmac_database.dialects.postgresql import Postgresql
 from dotmac_database.dialects.sqlite import Sqlite
-from dotmac_database.errors import MisuseError
+from dotmac_database.errors import MisuseError, PolicyNotExpressibleError
 from dotmac_database.models.traits import traits_of
+from dotmac_database.policies.symbols import ActorValue, Trace
 from dotmac_database.statements.bounds import MAX_DEPTH, MAX_PATTERN, MAX_SEARCH
 from dotmac_database.statements.filters import Analysis, ConditionShape, GroupShape, analyse, build, search_terms
 from dotmac_database.statements.scope import Scope
@@ -51,6 +52,7 @@ class Thing(Base):
     weight: Mapped[Decimal] = mapped_column(Float(asdecimal=True))
     words: Mapped[list[str]] = mapped_column(ARRAY(postgresql.TEXT))
     vector: Mapped[str] = mapped_column(TSVECTOR)
+    secret: Mapped[int] = mapped_column(info={"private": True})
     container_id: Mapped[int | None] = mapped_column(ForeignKey("boxes.id"))
     container: Mapped[Box | None] = relationship(foreign_keys=[container_id], back_populates="contents")
     __mapper_args__ = {"polymorphic_on": "kind", "polymorphic_identity": "thing"}  # noqa: RUF012
@@ -219,6 +221,45 @@ def test_a_refusal_names_the_field_the_operator_and_what_is_wrong(condition: Any
             analysed(each, model=model)
         assert expected in str(refused.value)
         assert (refused.value.field, refused.value.operator) == (condition.field, condition.operator.value)
+
+
+def test_the_value_of_a_private_column_is_not_repeated() -> None:
+    with pytest.raises(ValidationError, match=r"Thing\.secret eq: the value is not an integer") as refused:
+        analysed(F("secret", "eq", "hunter2"), model=Thing)
+    assert "hunter2" not in str(refused.value)
+
+
+ACTOR = ActorValue(Trace("The rule"), (("team", False),))
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize(
+    ("model", "field", "operator", "taken"),
+    [
+        (User, "name", "eq", "both"),
+        (User, "score", "in", "both"),
+        (User, "score", "gt", "both"),
+        (User, "status", "gt", "postgresql"),
+        (User, "status", "ne", "both"),
+        (User, "score", "between", "none"),
+        (User, "settings.theme", "eq", "none"),
+        (Thing, "lowered", "eq", "none"),
+        (Thing, "price", "eq", "sqlite"),
+        (Thing, "words", "eq", "none"),
+        (Thing, "vector", "eq", "none"),
+    ],
+)
+def test_a_value_that_the_database_reads_is_compared_as_it_is_or_refused(
+    dialect: str, model: Any, field: str, operator: str, taken: str
+) -> None:
+    condition = F(field, operator, ACTOR)
+    if taken in ("both", dialect):
+        found = analysed(condition, model=model, dialect=dialect)
+        assert found.shape == (shape(field, operator),)
+        assert found.values[0] is ACTOR
+    else:
+        with pytest.raises(PolicyNotExpressibleError, match=f"actor.team, .* to compare {field} by {operator}"):
+            analysed(condition, model=model, dialect=dialect)
 
 
 def test_the_longest_text_and_the_deepest_group_are_taken() -> None:
