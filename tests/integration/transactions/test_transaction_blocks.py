@@ -128,6 +128,39 @@ def test_repositories_with_auto_commit_only_flush_inside(world: Any) -> None:
     assert world.names() == ["a", "b", "c"]
 
 
+def test_a_block_leaves_the_savepoints_of_writes_as_they_were(world: Any) -> None:
+    with world.session() as session:
+        one = world.repository(session)
+        with world.transaction(session):
+            with world.transaction(session, savepoints=False):
+                world.do(one.create({"name": "a"}))
+            with pytest.raises(DuplicateEntityError):
+                world.do(one.create({"name": "a"}))
+            world.do(one.create({"name": "b"}))
+        with world.entered(session.begin()):
+            with pytest.raises(DuplicateEntityError):
+                world.do(one.create({"name": "a"}))
+            world.do(one.create({"name": "c"}))
+    assert world.names() == ["a", "b", "c"]
+
+
+def test_objects_after_a_rollback(world: Any) -> None:
+    """An `AsyncSession` can't load expired values implicitly, so it keeps them; a `Session` loads them again."""
+    with world.session() as session:
+        world.add(session, "a")
+        world.do(session.commit())
+        account = world.do(session.scalars(select(world.Account))).one()
+        world.do(session.rollback()) if world.runner is None else None
+        with pytest.raises(MineError), world.transaction(session):
+            account.name = "changed"
+            world.do(session.flush())
+            raise MineError
+        with world.session() as other:
+            world.do(other.execute(text("UPDATE tx_accounts SET name = 'another'")))
+            world.do(other.commit())
+        assert account.name == ("another" if world.runner is None else "a")
+
+
 def test_atomic_over_both_faces_of_one_session(world: Any) -> None:
     if world.runner is None:
         pytest.skip("an AsyncSession has both")
@@ -176,6 +209,27 @@ def test_a_swallowed_error_dooms_the_savepoint_and_not_the_outer_block(world: An
                 world.add(session, "b")
         world.add(session, "c")
     assert world.names() == ["a", "c"]
+
+
+def begin_savepoint_by_hand(world: Any, session: Any) -> None:
+    savepoint = session.begin_nested()
+    if world.runner is not None:
+        world.do(savepoint.start())
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_savepoint_by_hand_that_is_left_open_ends_with_the_block_around_it(world: Any, fails: bool) -> None:
+    with world.session() as session, world.transaction(session):
+        world.add(session, "a")
+        with pytest.raises(MineError) if fails else contextlib.nullcontext(), world.transaction(session):
+            world.add(session, "b")
+            begin_savepoint_by_hand(world, session)
+            begin_savepoint_by_hand(world, session)
+            world.add(session, "c")
+            if fails:
+                raise MineError
+        world.add(session, "d")
+    assert world.names() == (["a", "d"] if fails else ["a", "b", "c", "d"])
 
 
 def test_the_outer_block_undoes_released_savepoints(world: Any) -> None:
@@ -297,6 +351,7 @@ def test_units_are_counted_whatever_happens(world: Any) -> None:
             assert (state.open_blocks, state.lazy) == (1, True)
             with world.transaction(session):
                 assert state.open_blocks == 2
+            assert (state.open_blocks, state.lazy) == (1, True)
             raise MineError
         assert (state.open_blocks, state.lazy) == (0, False)
         with pytest.raises(ConstraintViolationError), world.transaction(session):
@@ -335,6 +390,17 @@ def test_a_block_inside_a_lazy_one_is_undone_alone(world: Any) -> None:
             world.add(session, "b")
         assert world.names() == []
     assert world.names() == ["b"]
+
+
+def test_a_block_for_the_last_write_ends_before_the_next_one(world: Any) -> None:
+    with world.session(expire_on_commit=False) as session:
+        repository = world.repository(session)
+        with pytest.raises(MineError), world.transaction(session, lazy=True):
+            with DatabaseTransaction.last_write(session):
+                assert world.do(repository.count()) == 0
+            world.do(repository.create({"name": "a"}))
+            raise MineError
+    assert world.names() == []
 
 
 # Sessions

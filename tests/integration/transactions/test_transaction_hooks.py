@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -74,6 +77,38 @@ def test_no_commit_callback_after_a_rollback_of_its_savepoint(world: Any) -> Non
         assert seen == ["outer committed", "second committed"]
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_first_callback_of_a_session_may_be_that_of_a_savepoint(world: Any, fails: bool) -> None:
+    seen: list[str] = []
+    with world.session() as session:
+        with pytest.raises(MineError) if fails else contextlib.nullcontext(), world.transaction(session):
+            with world.transaction(session):
+                on_commit(session, lambda: seen.append("committed"))
+                on_rollback(session, lambda: seen.append("rolled back"))
+                world.add(session, "a")
+            assert seen == []
+            if fails:
+                raise MineError
+        assert seen == (["rolled back"] if fails else ["committed"])
+
+
+def test_a_session_keeps_no_transaction_that_has_ended(world: Any) -> None:
+    ended: list[weakref.ref[Any]] = []
+    with world.session() as session:
+        on_commit(session, lambda: None)
+        for fails in (False, True):
+            with pytest.raises(MineError) if fails else contextlib.nullcontext(), world.transaction(session):
+                ended.append(weakref.ref(sync_session(session).get_transaction()))
+                world.add(session, f"outer {fails}")
+                with world.transaction(session):
+                    ended.append(weakref.ref(sync_session(session).get_nested_transaction()))
+                    world.add(session, f"inner {fails}")
+                if fails:
+                    raise MineError
+        gc.collect()
+        assert [each() for each in ended] == [None] * 4
+
+
 def test_a_commit_that_fails_is_a_rollback(world: Any) -> None:
     seen: list[str] = []
     with world.session() as session:
@@ -141,6 +176,7 @@ def test_a_failing_callback_fails_nothing(world: Any, caplog: pytest.LogCaptureF
     assert seen == ["next"]
     assert world.names() == ["a"]
     assert "in the callback" in caplog.text
+    assert "<locals>.broken" in caplog.text, "the log says which one it was"
 
 
 def test_a_callback_may_use_the_session_in_a_transaction_of_its_own(world: Any) -> None:

@@ -68,7 +68,10 @@ def test_both_faces_alike(world: Any) -> None:
         with world.transaction(session):
             again = world.call(session, once, "k")
             assert (again.first, again.result) == (False, [1, None, "é"])
-            assert again.created_at == record.created_at
+            assert (again.key, again.tenant_id, again.created_at) == ("k", "", record.created_at)
+            world.do(again.save("later") if world.runner is None else again.async_save(session, "later"))
+        with world.transaction(session):
+            assert world.call(session, once, "k").result == "later"
 
 
 def test_a_key_whose_transaction_failed_is_free_again(world: Any, manager: Any) -> None:
@@ -114,8 +117,9 @@ def test_the_sessions_tenant_is_meant(world: Any) -> None:
 def test_a_key_for_another_request_is_refused(world: Any, manager: Any) -> None:
     world.retrying(manager, lambda s: order(s, world, "k", fingerprint="sha-1"))
     world.retrying(manager, lambda s: order(s, world, "k", fingerprint="sha-1"))
-    with pytest.raises(DuplicateEntityError, match="another request"):
+    with pytest.raises(DuplicateEntityError, match="another request") as raised:
         world.retrying(manager, lambda s: order(s, world, "k", fingerprint="sha-2"))
+    assert raised.value.fields == ("key",)
 
 
 @pytest.mark.parametrize("level", [None, "SERIALIZABLE"])
@@ -149,14 +153,35 @@ def test_of_two_at_the_same_time_one_does_the_work(world: Any, manager: Any, lev
 
 
 def test_outside_of_a_transaction_it_is_refused(world: Any) -> None:
-    with world.session() as session, pytest.raises(TransactionError, match="DatabaseTransaction"):
-        world.call(session, once, "k")
+    with world.session() as session:
+        with pytest.raises(
+            TransactionError, match=r"An idempotency key needs an open transaction: .*DatabaseTransaction"
+        ):
+            world.call(session, once, "k")
+        with world.transaction(session):
+            record = world.call(session, once, "k")
+        with pytest.raises(TransactionError, match="An idempotency key needs an open transaction"):
+            world.do(record.save(1) if world.runner is None else record.async_save(session, 1))
+
+
+def test_in_a_block_that_has_not_begun_and_in_a_transaction_by_hand(world: Any) -> None:
+    with world.session() as session:
+        with world.transaction(session, lazy=True):
+            assert world.call(session, once, "lazy").first
+        with world.entered(session.begin()):
+            assert world.call(session, once, "by hand").first
+    assert sorted(key for _, key in recorded(world)) == ["by hand", "lazy"]
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256])
 def test_senseless_keys_are_refused(world: Any, key: str) -> None:
-    with world.session() as session, world.transaction(session), pytest.raises(ValidationError, match="255"):
+    with world.session() as session, world.transaction(session), pytest.raises(ValidationError, match="255") as raised:
         world.call(session, once, key)
+    assert raised.value.field == "key"
+
+
+def test_the_longest_key(world: Any, manager: Any) -> None:
+    assert [world.retrying(manager, lambda s: once(s, "x" * 255).first) for _ in range(2)] == [True, False]
 
 
 def test_old_keys_are_purged(world: Any, manager: Any) -> None:
@@ -224,6 +249,19 @@ class TestLifetime:
         clock.now += SECOND
         assert world.retrying(manager, lambda s: once(s, "k", ttl=1).first)
         assert world.retrying(manager, lambda s: once(s, "k", ttl=1).result) is None
+
+    def test_a_guarded_session_takes_over_an_expired_key(self, world: Any, clock: Clock) -> None:
+        maker = guard_tenants(type(world.maker)(world.engine))
+        for result in ("old", "new"):
+            session = maker()
+            bind_tenant(session, "a")
+            with world.transaction(session):
+                record = world.call(session, once, "k", ttl=1)
+                assert record.first
+                world.do(record.save(result) if world.runner is None else record.async_save(session, result))
+            world.do(session.close())
+            clock.now += SECOND
+        assert {name: row.result for name, row in recorded(world).items()} == {("a", "k"): "new"}
 
     def test_without_a_lifetime_a_key_never_expires(self, world: Any, manager: Any, clock: Clock) -> None:
         world.retrying(manager, lambda s: once(s, "k"))

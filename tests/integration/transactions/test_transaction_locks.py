@@ -33,6 +33,8 @@ def test_held_until_the_transaction_ends(world: Any, rival: Session) -> None:
             assert not advisory_lock(rival, "invoices", wait=False)
             assert advisory_lock(rival, "reports", wait=False)
         assert advisory_lock(rival, "invoices", wait=False)
+        with world.transaction(session, TransactionOptions(lock_timeout=10)):
+            assert world.call(session, advisory_lock, "invoices", wait=False) is False
 
 
 def test_tenants_do_not_wait_for_each_other(world: Any, rival: Session) -> None:
@@ -69,10 +71,13 @@ def test_it_waits_no_longer_than_the_lock_timeout(world: Any, rival: Session) ->
 
 def test_refused_where_it_would_mean_nothing(world: Any) -> None:
     with world.session() as session:
-        with pytest.raises(TransactionError, match="DatabaseTransaction"):
+        with pytest.raises(
+            TransactionError, match=r"An advisory lock needs an open transaction: .*DatabaseTransaction"
+        ):
             world.call(session, advisory_lock, "invoices")
-        with world.transaction(session), pytest.raises(ValidationError, match="name"):
+        with world.transaction(session), pytest.raises(ValidationError, match="name") as raised:
             world.call(session, advisory_lock, "")
+        assert raised.value.field == "name"
         if world.dialect == "sqlite":
             with world.transaction(session), pytest.raises(TransactionError, match="sqlite has no advisory locks"):
                 world.call(session, advisory_lock, "invoices")

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 from sqlalchemy import create_engine, select, text
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.ext.asyncio import async_scoped_session
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from dotmac_database.errors import (
     ConstraintViolationError,
@@ -480,15 +481,72 @@ def test_blocks_of_the_manager(world: Any, manager: Any) -> None:
 
 def test_neither_a_session_nor_a_factory_is_told(world: Any) -> None:
     manager = TransactionManager()
-    with pytest.raises(TransactionError, match="neither a session nor a session_factory"):
+    kind, factory = ("a Session", "sessions") if world.runner is None else ("an AsyncSession", "async_sessions")
+    words = rf"neither a session nor a session_factory. Pass {kind} as .*TransactionManager\(database\.{factory}\)"
+    with pytest.raises(TransactionError, match=words):
         world.retrying(manager, lambda _: None)
+
+
+def test_the_managers_options_are_those_of_each_transaction(world: Any, records: list[RetryAttempt]) -> None:
+    postgresql_only(world)
+    policy = RetryPolicy(max_attempts=2, base_delay=0.0, hooks=(records.append,))
+    manager = TransactionManager(world.maker, policy=policy, options=SERIALIZABLE)
+    levels: list[str] = []
+
+    def work(session: Session) -> None:
+        levels.append(session.execute(text("SHOW transaction_isolation")).scalar_one())
+        if len(levels) == 1:
+            raise TransactionError("lost", transient=True)
+
+    world.retrying(manager, work)
+    assert levels == ["serializable"] * 2
+
+
+def test_the_hooks_have_the_operations_name(world: Any, manager: Any, records: list[RetryAttempt]) -> None:
+    class Work:
+        def __call__(self, _session: Any) -> Any:
+            return done() if world.runner is not None else None
+
+    async def done() -> None:
+        return None
+
+    def function(_session: Any) -> Any:
+        return done() if world.runner is not None else None
+
+    method = manager.execute_with_retry if world.runner is None else manager.async_execute_with_retry
+    for operation in (Work(), function):
+        world.do(method(operation))
+    assert [record.operation.rpartition(".")[2] for record in records] == ["Work", "function"]
+
+
+def test_on_a_scoped_session(world: Any, manager: Any) -> None:
+    kind = scoped_session if world.runner is None else async_scoped_session
+    scope: dict[str, Any] = {} if world.runner is None else {"scopefunc": lambda: 1}
+    scoped = kind(world.maker, **scope)
+
+    async def nothing() -> None:
+        return None
+
+    def work(name: str) -> Any:
+        def add(session: Any) -> Any:
+            session.add(world.Account(name=name))
+            return nothing() if world.runner is not None else None
+
+        return add
+
+    method = "execute_with_retry" if world.runner is None else "async_execute_with_retry"
+    world.do(getattr(manager, method)(work("a"), scoped))
+    world.do(getattr(TransactionManager(lambda: scoped), method)(work("b")))
+    world.do(scoped.remove())
+    assert world.names() == ["a", "b"]
 
 
 def test_a_factory_or_session_of_the_other_face_is_told(world: Any) -> None:
     wrong = TransactionManager(Session if world.runner is not None else lambda: "no session")
-    with pytest.raises(TransactionError, match="made a"):
+    made = "a Session; this needs an AsyncSession" if world.runner is not None else "a str; this needs a Session"
+    with pytest.raises(TransactionError, match=f"made {made}"):
         world.retrying(wrong, lambda _: None)
-    with pytest.raises((TransactionError, ValidationError)):
+    with pytest.raises((TransactionError, ValidationError), match="was expected, not str"):
         world.retrying(TransactionManager(), lambda _: None, "no session")
 
 
@@ -503,7 +561,10 @@ def test_a_coroutine_function_in_the_sync_method_is_told() -> None:
 def test_the_contracts_arguments_make_the_policy() -> None:
     policy = TransactionManager(None, 5, 0.5, 3.0).policy
     assert (policy.max_attempts, policy.base_delay, policy.multiplier) == (6, 0.5, 3.0)
-    with pytest.raises(ValidationError, match="max_retries"):
+    with pytest.raises(ValidationError, match="max_retries") as raised:
         TransactionManager(max_retries=-1)
+    assert raised.value.field == "max_retries"
+    policy = TransactionManager().policy
+    assert (policy.max_attempts, policy.base_delay, policy.multiplier) == (4, 1.0, 2.0)
     assert TransactionManager(max_retries=0).policy.max_attempts == 1
     assert issubclass(TransactionError, DatabaseError)
