@@ -22,4 +22,23 @@ AREAS = {
     ),
     "keyset": Area("statements/keyset.py", "tests/integration/test_keyset.py"),
     "filters": Area("statements/filters.py", "tests/unit/test_filters.py tests/unit/test_statements.py"),
+    "tenancy": Area(
+        " ".join(
+            f"tenancy/guard/{each}.py" for each in ("compiler", "inserts", "orm_statements", "unit_of_work", "verdicts")
+        ),
+        " ".join(
+            f"tests/tenancy/test_{each}.py"
+            for each in (
+                "verdicts",
+                "bindings",
+                "compiler",
+                "reads",
+                "writes",
+                "left_behind",
+                "raw_sql",
+                "related_tenants",
+            )
+        )
+        + " -k 'not async and not postgresql and not no_text_that_is_known and not no_known_function'",
+    ),
 }
