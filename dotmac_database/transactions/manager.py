@@ -87,9 +87,7 @@ class TransactionManager:
 
         async def attempt() -> R:
             async with self.async_transaction(session) as current:
-                result = await operation(current)
-                await _plain(current).run_sync(_keep, result)
-                return result
+                return await operation(current)
 
         enclosed = False
         if session is not None:
@@ -152,6 +150,7 @@ def _plain(session: Any) -> AsyncSession:
 
 
 def _keep(session: Session, result: Any) -> None:
+    """Preserve the values of the entities in ``result`` at the commit. An `AsyncSession` expires nothing."""
     items = result if isinstance(result, (list, tuple)) else [result]
     mapped = [item for item in items if getattr(sa_inspect(item, raiseerr=False), "session", None) is session]
     if mapped:

@@ -253,3 +253,29 @@ def test_a_frozen_server_does_not_hold_a_cancelled_block(
         return seconds
 
     assert asyncio.run(main()) < 60  # without a limit it would wait until the server goes on
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_on_a_frozen_server_the_users_own_exception_leaves_the_block(
+    own_server: OwnServer, driver: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(block, "ROLLBACK_TIMEOUT", 0.1)
+    own = LookupError("the user's own")
+
+    async def main() -> None:
+        engine = made(make_url(own_server.url(driver)), driver)
+        async with async_sessionmaker(engine)() as session:
+            try:
+                with pytest.raises(LookupError) as raised:
+                    async with DatabaseTransaction.async_transaction(session):
+                        await insert(session)
+                        own_server.freeze()
+                        raise own
+            finally:
+                own_server.thaw()
+            assert raised.value is own
+            assert not session.in_transaction()
+        await sound(engine)
+        await engine.dispose()
+
+    asyncio.run(main())

@@ -3,11 +3,12 @@
 # ruff: noqa: PT012  # the block that an exception leaves is what is tested
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from typing import Any
 
 import pytest
-from sqlalchemy import exc, func, select, text
+from sqlalchemy import event, exc, func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
 from sqlalchemy.orm import Session, scoped_session
 
@@ -60,6 +61,28 @@ def test_a_database_error_of_the_users_own_statement_leaves_as_the_toolkits(worl
         with world.transaction(session):
             world.add(session, "b")
     assert world.names() == ["b"]
+
+
+def test_a_cancellation_during_the_rollback_is_not_lost(world: Any) -> None:
+    if world.runner is None:
+        pytest.skip("asyncio's")
+
+    async def work(session: Any) -> None:
+        async with DatabaseTransaction.async_transaction(session):
+            session.add(world.Account(name="a"))
+            await session.flush()
+            raise MineError
+
+    async def main() -> None:
+        async with world.maker() as session:
+            task = asyncio.ensure_future(work(session))
+            event.listen(world.engine.sync_engine, "rollback", lambda _: task.cancel(), once=True)
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert not session.in_transaction()
+
+    world.do(main())
+    assert world.names() == []
 
 
 def test_exceptions_of_sqlalchemy_that_are_no_database_errors_are_left_alone(world: Any) -> None:

@@ -7,14 +7,25 @@ import asyncio
 import contextlib
 import gc
 import weakref
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from sqlalchemy import func, select, text
+from sqlalchemy.orm import Session
 
-from dotmac_database.errors import ConstraintViolationError, DatabaseError
+from dotmac_database.errors import (
+    ConstraintViolationError,
+    DatabaseError,
+    DuplicateEntityError,
+    TenantIsolationError,
+)
 from dotmac_database.execution.state import sync_session
 from dotmac_database.repositories import BaseRepository
+from dotmac_database.tenancy import guard_tenants, tenant_scope
+from dotmac_database.tenancy.context import binding_of
 from dotmac_database.transactions import on_commit, on_rollback
+from dotmac_database.transactions.hooks import write_before_commit
 
 
 class MineError(Exception):
@@ -205,3 +216,88 @@ def test_a_callback_that_is_a_coroutine_function(world: Any, caplog: pytest.LogC
         world.add(session, "a")
     assert seen == ([] if world.runner is None else ["sent"])
     assert ("AsyncSession alone" in caplog.text) is (world.runner is None)
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_guarded_session_keeps_its_tenant_while_a_callback_waits(world: Any, begun: bool) -> None:
+    seen: list[object] = []
+    session = guard_tenants(type(world.maker)(world.engine))()
+    with tenant_scope(session, "a"):
+        if begun:
+            world.add(session, "a")
+        on_commit(session, lambda: seen.append(binding_of(sync_session(session)).tenant))  # type: ignore[union-attr]
+    with pytest.raises(TenantIsolationError), tenant_scope(session, "b"):
+        pytest.fail("a callback of tenant a waits")
+    with tenant_scope(session, "a"):
+        world.add(session, "b")
+    world.do(session.commit())
+    assert seen == ["a"]
+    with tenant_scope(session, "b"):
+        world.do(session.commit())
+    world.do(session.close())
+    assert seen == ["a"]
+
+
+class TestValuesBeforeCommit:
+    """`write_before_commit`, by which the outbox writes its messages."""
+
+    def test_all_values_that_were_not_rolled_back_are_written_by_one_call(self, world: Any) -> None:
+        written: list[list[object]] = []
+
+        def write(_: Session, values: Sequence[object]) -> None:
+            written.append(list(values))
+
+        with world.session() as session:
+            with world.transaction(session):
+                with world.transaction(session):
+                    write_before_commit(session, write, "in the first savepoint")
+                write_before_commit(session, write, "outside")
+                with world.transaction(session), world.transaction(session):
+                    write_before_commit(session, write, "in an inner savepoint")
+                with pytest.raises(MineError), world.transaction(session):
+                    with world.transaction(session):
+                        write_before_commit(session, write, "rolled back")
+                    raise MineError
+                write_before_commit(session, write, "last")
+                assert written == []
+            assert written == [["in the first savepoint", "outside", "in an inner savepoint", "last"]]
+            with world.transaction(session):
+                world.add(session, "a")
+            assert len(written) == 1, "each is written once"
+
+    @pytest.mark.parametrize("by_hand", [False, True])
+    def test_they_are_written_after_the_flush_and_in_its_transaction(self, world: Any, by_hand: bool) -> None:
+        found: list[int] = []
+
+        def write(session: Session, _: Sequence[object]) -> None:
+            with session.no_autoflush:
+                found.append(session.scalar(select(func.count()).select_from(world.Account)) or 0)
+
+        with world.session() as session, contextlib.nullcontext() if by_hand else world.transaction(session):
+            write_before_commit(session, write, 1)
+            session.add(world.Account(name="a"))
+            if by_hand:
+                world.do(session.commit())
+        assert found == [1]
+        assert world.names() == ["a"]
+
+    @pytest.mark.parametrize("by_hand", [False, True])
+    def test_a_failure_to_write_them_is_a_rollback(self, world: Any, by_hand: bool) -> None:
+        called: list[str] = []
+
+        def write(session: Session, _: Sequence[object]) -> None:
+            session.execute(text("INSERT INTO tx_accounts (id, name) VALUES (9, 'a')"))
+
+        with world.session() as session:
+            with pytest.raises(DuplicateEntityError), contextlib.ExitStack() as block:
+                if not by_hand:
+                    block.enter_context(world.transaction(session))
+                on_commit(session, lambda: called.append("committed"))
+                on_rollback(session, lambda: called.append("rolled back"))
+                world.add(session, "a")
+                write_before_commit(session, write, 1)
+                if by_hand:
+                    world.do(session.commit())
+            world.do(session.rollback())
+        assert called == ["rolled back"]
+        assert world.names() == []

@@ -510,13 +510,13 @@ def test_the_hooks_have_the_operations_name(world: Any, manager: Any, records: l
     async def done() -> None:
         return None
 
-    def function(_session: Any) -> Any:
+    def place_order(_session: Any) -> Any:
         return done() if world.runner is not None else None
 
     method = manager.execute_with_retry if world.runner is None else manager.async_execute_with_retry
-    for operation in (Work(), function):
+    for operation in (Work(), place_order):
         world.do(method(operation))
-    assert [record.operation.rpartition(".")[2] for record in records] == ["Work", "function"]
+    assert [record.operation.rpartition(".")[2] for record in records] == ["Work", "place_order"]
 
 
 def test_on_a_scoped_session(world: Any, manager: Any) -> None:
