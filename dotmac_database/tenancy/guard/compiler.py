@@ -242,8 +242,14 @@ class ConfiningCompiler(FragmentCompiler):
         return False
 
     def _is_tied(self, source: FromClause, reference: Reference, ties: list[Equality]) -> bool:
-        """Whether the equalities join ``source`` by all columns of a reference to a FROM that is confined itself."""
-        visible = set(map(_name, self.stack[-1]["correlate_froms"])) if self.stack else set()
+        """Whether the equalities join ``source`` by all columns of a reference to a FROM that is confined itself.
+
+        The database resolves a column by the name of its FROM. So every visible FROM with that name must be the
+        referenced table: another table under the same alias is not confined by the tenant of this one.
+        """
+        froms = self.stack[-1]["correlate_froms"] if self.stack else ()
+        others = {_name(each) for each in froms if without_annotations(_table_of(each)) is not reference.table}
+        visible = set(map(_name, froms)) - others
         tied: set[Name] | None = None
         for here, there in reference.pairs:
             names = {
