@@ -9,6 +9,7 @@ from functools import cached_property
 from sqlalchemy import Connection, MetaData, Table
 
 from ..declared_reads import DeclaredRead
+from ..models.sorted_tables import sorted_tables
 from ..row_policies import RowLevelSecurity
 from .facts import Facts, TableFacts
 from .findings import Severity
@@ -59,7 +60,7 @@ class Examination:
     @cached_property
     def models(self) -> list[Table]:
         """The tables of the models, parents first."""
-        return [table for each in self.metadata for table in each.sorted_tables]
+        return [table for each in self.metadata for table in sorted_tables(each)]
 
     @cached_property
     def schemas(self) -> list[str]:

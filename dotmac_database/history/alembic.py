@@ -32,6 +32,7 @@ from ..dialects.history_triggers import (
     needs_columns,
 )
 from ..errors import MisuseError
+from ..models.sorted_tables import sorted_tables
 from .own_tables import keep_own_tables
 from .tables import history_of, recorded, run_statements
 
@@ -177,7 +178,7 @@ def _add_triggers(connection: Connection, metadata: MetaData, script: alembic_op
     if upgrade is None or downgrade is None:
         return
     changed = {getattr(each, "table_name", None) for each in upgrade.ops}
-    for table in metadata.sorted_tables:
+    for table in sorted_tables(metadata):
         history = history_of(table)
         if history is None:
             continue

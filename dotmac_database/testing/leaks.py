@@ -30,6 +30,7 @@ from sqlalchemy.orm import Mapper, Session, configure_mappers
 from ..dialects.features import has_policies
 from ..errors import DatabaseError, TenantRequiredError, ValidationError
 from ..history.tables import source_of
+from ..models.sorted_tables import sorted_tables
 from ..models.traits import Key, Traits, tenant_key, traits_of
 from ..sqlalchemy_internals import all_mappers
 from ..tenancy import loose_keys, tenant_scope, unscoped
@@ -113,7 +114,7 @@ def _static(metadata: MetaData, *, keys: bool) -> Iterator[Leak]:
     """The leaks that can be found in the definitions of the tables, without an attack."""
     protected = protected_tables(metadata)
     mapped = {table: mapper for mapper in all_mappers() for table in mapper.tables}
-    for table in metadata.sorted_tables:
+    for table in sorted_tables(metadata):
         parents = [each.referred_table for each in table.foreign_key_constraints]
         owners = [parent.name for parent in parents if parent in protected]
         if table not in protected and owners:
@@ -208,7 +209,7 @@ class _Rows:
     def __post_init__(self) -> None:
         configure_mappers()
         tables = set(self.metadata.tables.values())
-        order = {table: place for place, table in enumerate(self.metadata.sorted_tables)}
+        order = {table: place for place, table in enumerate(sorted_tables(self.metadata))}
         relevant = [each for each in all_mappers() if each.local_table in tables]
         self.mapped: list[Mapper[object]] = sorted(relevant, key=lambda each: order[each.local_table])  # type: ignore[index]  # it is a table
         self.classes = [each for each in self.mapped if tenant_key(each) is not None]

@@ -13,6 +13,7 @@ from sqlalchemy import Column, ColumnElement, Connection, FromClause, MetaData, 
 from ..dialects.features import has_policies
 from ..errors import DatabaseError
 from ..history.tables import source_of
+from ..models.sorted_tables import sorted_tables
 from ..models.traits import traits_of
 from ..outbox.table import NAME as OUTBOX
 from ..tenancy.rls.row_level_security import announce_tenant
@@ -83,7 +84,7 @@ def tenant_tables(connection: Connection, metadata: Iterable[MetaData]) -> Tenan
     inspector = inspect(connection)
     present, absent, unattributed = list[TenantTable](), list[str](), list[str]()
     for each in dict.fromkeys((*metadata, idempotency_metadata)):
-        for table in each.sorted_tables:
+        for table in sorted_tables(each):
             owner = TABLES.stored_owner(table)
             if owner is None:
                 continue

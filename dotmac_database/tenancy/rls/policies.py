@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from sqlalchemy import DDL, Column, ForeignKeyConstraint, MetaData, String, Table
 from sqlalchemy.dialects import postgresql
 
+from ...models.sorted_tables import sorted_tables
 from ..tables import TABLES
 from .signature import ALL_TENANTS_SETTING as ALL_TENANTS_SETTING
 from .signature import SETTING as SETTING
@@ -47,7 +48,7 @@ def protected_tables(metadata: MetaData) -> dict[Table, Column[object] | None]:
     maps it.
     """
     columns: dict[Table, Column[object] | None] = {}
-    for table in metadata.sorted_tables:
+    for table in sorted_tables(metadata):
         owner = TABLES.owner(table)
         if owner is not None and owner.column is not None:
             columns[table] = owner.column
