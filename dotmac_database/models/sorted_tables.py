@@ -13,4 +13,5 @@ def sorted_tables(metadata: MetaData) -> list[Table]:
     keys that form the cycle do not count, and nothing is warned of, since no caller depends on their order.
     """
     by_name = [table for _, table in sorted(metadata.tables.items())]
-    return [table for table, _ in sort_tables_and_constraints(by_name) if table is not None]
+    pairs = sort_tables_and_constraints(by_name)  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it untyped
+    return [table for table, _ in pairs if table is not None]
