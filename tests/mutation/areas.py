@@ -22,6 +22,14 @@ AREAS = {
     ),
     "keyset": Area("statements/keyset.py", "tests/integration/test_keyset.py"),
     "filters": Area("statements/filters.py", "tests/unit/test_filters.py tests/unit/test_statements.py"),
+    "transactions": Area(
+        " ".join(
+            f"transactions/{each}.py"
+            for each in ("block", "sync_block", "hooks", "idempotency", "locks", "manager", "options")
+        ),
+        "tests/integration/transactions tests/faults/test_lost_commits.py tests/faults/test_cancellation.py "
+        "tests/outbox/test_publishing.py tests/tenancy/test_left_behind.py tests/integration/test_single_writes.py",
+    ),
     "tenancy": Area(
         " ".join(
             f"tenancy/guard/{each}.py" for each in ("compiler", "inserts", "orm_statements", "unit_of_work", "verdicts")
